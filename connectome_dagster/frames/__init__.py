@@ -1,0 +1,1 @@
+"""Documents to Arrow and back, pure: bytes and batches in, batches and bytes out. Knows no HTTP."""

@@ -1,0 +1,1 @@
+"""Moves frames: collections read and written through `api`, translated by `frames`."""

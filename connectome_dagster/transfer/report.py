@@ -1,0 +1,70 @@
+"""What a read or a write did, in numbers. Values only: whoever moves the data fills them in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Guarantee = Literal["enforced", "verified", "at_least_once"]
+
+
+@dataclass(frozen=True)
+class WriteReport:
+    """What one write did.
+
+    A number that the service does not tell and that was not read back is None, never a guess.
+
+    Attributes:
+        collection: the collection id.
+        operation: `"append"`, `"upsert"`, `"replace"`, `"update"`, `"insert"` or `"delete"`.
+        rows: rows of the frame that were handed in; 1 for a single document, 0 for a delete.
+        inserted: documents created, as far as known.
+        updated: documents changed, as far as known.
+        deleted: documents removed, as far as known.
+        batches: bodies of documents that were sent with success.
+        requests: HTTP requests that were sent, retries and read-backs included.
+        retries: requests that were sent again.
+        bytes_sent: bytes of request bodies, as sent.
+        seconds: wall time of the whole write.
+        load: load id that the documents carry, None if they carry none.
+        guarantee: what is promised of this write; see the table in the design of writing.
+    """
+
+    collection: str
+    operation: str
+    rows: int
+    inserted: int | None = None
+    updated: int | None = None
+    deleted: int | None = None
+    batches: int = 0
+    requests: int = 0
+    retries: int = 0
+    bytes_sent: int = 0
+    seconds: float = 0.0
+    load: str | None = None
+    guarantee: Guarantee = "at_least_once"
+
+
+@dataclass(frozen=True)
+class ReadReport:
+    """What one read did.
+
+    Attributes:
+        collection: the collection id.
+        rows: documents that were handed out.
+        requests: HTTP requests that were sent, retries included.
+        retries: requests that were sent again.
+        bytes_received: bytes of the response body, after decompression.
+        seconds: wall time from the request to the last document.
+        conflicts: paths of fields whose values had several types and became strings, with the
+            names of the types that were seen.
+    """
+
+    collection: str
+    rows: int = 0
+    requests: int = 0
+    retries: int = 0
+    bytes_received: int = 0
+    seconds: float = 0.0
+    conflicts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
