@@ -1,0 +1,1 @@
+"""Fixtures for those who test their pipelines against the local server."""
