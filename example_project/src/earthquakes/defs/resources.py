@@ -1,0 +1,23 @@
+"""Where the collections are: the address and the credentials come from the environment."""
+
+import dagster as dg
+
+from connectome_dagster import ConnectomeIOManager, ConnectomeResource
+
+connectome = ConnectomeResource(
+    base_url=dg.EnvVar("CONNECTOME_BASE_URL"),
+    read_credential=dg.EnvVar("CONNECTOME_READ_CREDENTIAL"),
+    write_credential=dg.EnvVar("CONNECTOME_WRITE_CREDENTIAL"),
+)
+
+
+@dg.definitions
+def resources() -> dg.Definitions:
+    return dg.Definitions(
+        resources={
+            "connectome": connectome,  # assets that query a collection themselves ask for this one
+            "io_manager": ConnectomeIOManager(
+                connectome=connectome
+            ),  # what assets return goes here
+        }
+    )
