@@ -1,0 +1,32 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo ui test lint bench clean
+ENV := .venv/ready
+PY := .venv/bin/python
+export UI_PORT SERVER_PORT PYTHON
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS="	" read -r name text; do printf '  make %-7s%s\n' "$$name" "$$text"; done
+
+demo: $(ENV) ## run the example on a week of real data, twice, and show that nothing is duplicated
+	@$(PY) -m demo
+
+ui: $(ENV) ## local server and Dagster's web page, both with what they kept (UI_PORT=3000 SERVER_PORT=8787)
+	@$(PY) -m demo.ui
+
+test: $(ENV) ## the tests of the package and of the example
+	@$(PY) -m pytest -n auto -q tests example_project/tests
+
+lint: $(ENV) ## ruff and mypy --strict
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy --strict connectome_dagster demo
+	@cd example_project && ../$(PY) -m mypy --strict --config-file ../pyproject.toml src
+
+bench: $(ENV) ## the package against what one would write by hand
+	@$(PY) -m benchmarks
+
+clean: ## remove the environment and what the commands above kept
+	rm -rf .venv .dagster_home .demo
+
+$(ENV): pyproject.toml example_project/pyproject.toml constraints.txt demo/bootstrap.sh
+	@sh demo/bootstrap.sh
