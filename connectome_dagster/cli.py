@@ -1,0 +1,163 @@
+"""The command line, `connectome`. Imports what a command needs when that command runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from connectome_dagster import __version__
+
+if TYPE_CHECKING:
+    from connectome_dagster.local.server import LocalServer
+
+# What `serve` ends with when it cannot start, as click does for a wrong option.
+CANNOT_START = 2
+# How often `serve` looks whether its server still runs, while it waits for a signal.
+LOOK_SECONDS = 1.0
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, package_name="connectome-dagster", prog_name="connectome")
+def main() -> None:
+    """Connectome collections, from the command line."""
+
+
+class Seed(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
+    """An option's value of the form NAME=FILE."""
+
+    name = "NAME=FILE"
+
+    def convert(
+        self,
+        value: str | tuple[str, Path],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[str, Path]:
+        """Split at the first `=`; a file's name may hold more of them."""
+        if isinstance(value, tuple):
+            return value
+        collection, equals, file = value.partition("=")
+        if not (collection and equals and file):
+            self.fail(f"{value!r} is not of the form NAME=FILE", param, ctx)
+        return collection, Path(file)
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    default=8787,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 takes a free one.",
+)
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory in which documents are kept; without it they are gone at the end.",
+)
+@click.option(
+    "--collection",
+    "collections",
+    multiple=True,
+    metavar="NAME",
+    help="A collection that is there; others are a 404. Repeatable.",
+)
+@click.option(
+    "--seed",
+    "seeds",
+    multiple=True,
+    type=Seed(),
+    help="Documents that collection NAME starts with: a JSON array, NDJSON, or a GeoJSON "
+    "FeatureCollection. Left out when the collection has documents already. Repeatable.",
+)
+def serve(
+    host: str,
+    port: int,
+    data: Path | None,
+    collections: tuple[str, ...],
+    seeds: tuple[tuple[str, Path], ...],
+) -> None:
+    """Run the Data API on this machine until it is interrupted.
+
+    The credentials are taken from CONNECTOME_READ_CREDENTIAL and CONNECTOME_WRITE_CREDENTIAL;
+    those that are not set are made up and printed as lines for a shell.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    server = _server(host, port, data, collections)
+    try:
+        _plant(server, seeds)
+        server.start()
+        _announce(server)
+        while server.running and not stop.wait(LOOK_SECONDS):
+            pass
+        if not stop.is_set():
+            raise click.ClickException("the local server ended by itself")
+    finally:
+        server.stop()
+
+
+class _CannotStart(click.ClickException):
+    """The server cannot start; the message says why in one line."""
+
+    exit_code = CANNOT_START
+
+
+def _server(host: str, port: int, data: Path | None, collections: tuple[str, ...]) -> LocalServer:
+    try:
+        # Starlette, uvicorn and bson: only this command needs them, and they may not be installed.
+        from connectome_dagster.local.journal import JournalError
+        from connectome_dagster.local.server import LocalServer
+    except ModuleNotFoundError as error:
+        raise _CannotStart(
+            f"the local server needs {error.name}: pip install 'connectome-dagster[local]'"
+        ) from None
+    try:
+        return LocalServer(
+            collections,
+            read_credential=os.environ.get("CONNECTOME_READ_CREDENTIAL") or None,
+            write_credential=os.environ.get("CONNECTOME_WRITE_CREDENTIAL") or None,
+            data=data,
+            host=host,
+            port=port,
+        )
+    except OSError as error:
+        trouble = f"cannot listen on {host} port {port}: {error.strerror or error}"
+    except (JournalError, ValueError) as error:
+        trouble = str(error)
+    raise _CannotStart(trouble)
+
+
+def _plant(server: LocalServer, seeds: tuple[tuple[str, Path], ...]) -> None:
+    from connectome_dagster.local.http_errors import HttpError  # needs no more than _server did
+    from connectome_dagster.local.seed import SeedError
+
+    for collection, file in seeds:
+        try:
+            planted = server.seed_file(collection, file)
+        except (HttpError, SeedError, ValueError) as error:
+            trouble = str(error)
+        else:
+            had = "has documents already, left as it is"
+            what = had if planted is None else f"{planted} documents from {file.name}"
+            click.echo(f"Collection {collection}: {what}")
+            continue
+        raise _CannotStart(f"cannot seed {collection}: {trouble}")
+
+
+def _announce(server: LocalServer) -> None:
+    for name, credential in (
+        ("CONNECTOME_READ_CREDENTIAL", server.read_credential),
+        ("CONNECTOME_WRITE_CREDENTIAL", server.write_credential),
+    ):
+        if not os.environ.get(name):
+            click.echo(f"export {name}={credential}")
+    # Said last: who waits for this line may send a request at once. echo flushes.
+    click.echo(f"Connectome local server answers at {server.base_url}")

@@ -1,0 +1,241 @@
+"""The local server as a running thing: a socket, uvicorn in a thread, a start and a clean end.
+
+What it answers is decided in `app`; what it keeps, in `store`.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+import uvicorn
+
+from connectome_dagster.local import bodies
+from connectome_dagster.local.app import MAX_BODY_BYTES, DataApi, application
+from connectome_dagster.local.seed import read_seed
+from connectome_dagster.local.store import Document, Store
+
+# Starting takes some 50 ms; an overloaded machine may take a hundred times that.
+START_SECONDS = 10.0
+# Requests that still run when the server is told to stop are given this long to end.
+STOP_SECONDS = 5
+
+
+class LocalServer:
+    """The Data API on this machine, running in a thread while the `with` block lasts.
+
+    Args:
+        collections: names of the collections that are there; others are a 404.
+        read_credential: what serves reads (F2); made up if not given.
+        write_credential: what serves writes, updates and deletes; made up if not given.
+        data: directory in which documents are kept; None keeps them in memory.
+        host: address to listen on.
+        port: port to listen on; 0 takes a free one.
+        max_body_bytes: larger request bodies are refused with 413.
+
+    Raises:
+        JournalError: `data` cannot be used.
+        OSError: host and port cannot be listened on.
+        ValueError: a collection's name or a credential cannot be a path segment.
+
+    >>> with LocalServer(collections=["movies"]) as server:
+    ...     server.seed("movies", [{"title": "Movie ABC", "amount": 10}])
+    ...     [document["amount"] for document in server.documents("movies")]
+    1
+    [10]
+    """
+
+    def __init__(
+        self,
+        collections: Iterable[str] = (),
+        *,
+        read_credential: str | None = None,
+        write_credential: str | None = None,
+        data: Path | str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
+        self.read_credential = _credential(read_credential)
+        self.write_credential = _credential(write_credential)
+        self._max_body_bytes = max_body_bytes
+        self._host = host
+        self._thread: threading.Thread | None = None
+        self._socket = _listen(host, port)
+        self._port = int(self._socket.getsockname()[1])
+        try:
+            self._store = Store(None if data is None else Path(data))
+            for name in collections:
+                self._store.add_collection(name)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.base_url!r}, collections={self.collections()!r})"
+
+    def __enter__(self) -> LocalServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def base_url(self) -> str:
+        """Where it answers, without a slash at the end."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
+
+    def start(self) -> None:
+        """Answer requests from now on; returns when it does.
+
+        Raises:
+            RuntimeError: it did not come up.
+        """
+        api = DataApi(
+            self._store,
+            read_credential=self.read_credential,
+            write_credential=self.write_credential,
+            max_body_bytes=self._max_body_bytes,
+        )
+        self._server = _Server(
+            uvicorn.Config(
+                application(api),
+                lifespan="off",
+                http="httptools",
+                ws="none",
+                log_config=None,
+                # An access log would print the path, and the credential is in it.
+                access_log=False,
+                timeout_graceful_shutdown=STOP_SECONDS,
+            )
+        )
+        self._thread = threading.Thread(
+            target=self._server.run,
+            kwargs={"sockets": [self._socket]},
+            name="connectome-local-server",
+            daemon=True,
+        )
+        self._thread.start()
+        deadline = time.monotonic() + START_SECONDS
+        while not self._server.answers.wait(0.1):
+            if not self.running or time.monotonic() > deadline:
+                self.stop()
+                raise RuntimeError(f"the local server did not start within {START_SECONDS:g} s")
+
+    @property
+    def running(self) -> bool:
+        """Whether it answers requests."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Let running requests end, then close socket and documents; repeating is harmless."""
+        if self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join()
+            self._thread = None
+        self._socket.close()
+        self._store.close()
+
+    def collections(self) -> list[str]:
+        """The names of all collections."""
+        return self._store.collections()
+
+    def add_collection(self, name: str) -> None:
+        """Serve one more collection; repeating is harmless.
+
+        Raises:
+            ValueError: the name cannot be a path segment.
+        """
+        self._store.add_collection(name)
+
+    def drop_collection(self, name: str) -> None:
+        """Forget a collection and its documents; it is a 404 from now on."""
+        self._store.drop_collection(name)
+
+    def seed(self, name: str, documents: Iterable[Document]) -> int:
+        """Insert documents without a request; the collection is added if it is not there.
+
+        Args:
+            name: the collection.
+            documents: decoded JSON, as a body of `batchwrite` would hold it.
+
+        Returns:
+            How many were inserted.
+
+        Raises:
+            HttpError: what a `batchwrite` of them would be refused with.
+        """
+        self.add_collection(name)
+        text = json.dumps(list(documents), allow_nan=False).encode()
+        if text == b"[]":
+            return 0
+        decoded, plain = bodies.batch(text)
+        return self._store.insert(name, decoded, plain=plain)
+
+    def seed_file(self, name: str, path: Path) -> int | None:
+        """Insert the documents of a file into a collection that has none.
+
+        Args:
+            name: the collection; it is added if it is not there.
+            path: a JSON array, NDJSON or GeoJSON FeatureCollection.
+
+        Returns:
+            How many were inserted; None if the collection has documents already.
+
+        Raises:
+            SeedError: the file is not there or is not such a file.
+            HttpError: what a `batchwrite` of its documents would be refused with.
+        """
+        self.add_collection(name)
+        if self._store.count(name):
+            return None
+        documents, plain = read_seed(path)
+        return self._store.insert(name, documents, plain=plain)
+
+    def documents(self, name: str) -> list[Document]:
+        """Copies of a collection's documents as a read answers them, in natural order.
+
+        Raises:
+            NotFound: there is no such collection.
+        """
+        return self._store.documents(name)
+
+
+class _Server(uvicorn.Server):
+    """Says when it answers, instead of being asked again and again."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.answers = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.answers.set()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, _, _, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    return socket.create_server(address[:2], family=family)
+
+
+def _credential(given: str | None) -> str:
+    if given is None:
+        return secrets.token_urlsafe(24)
+    if not given.isprintable() or given.strip() != given or not given:
+        raise ValueError("a credential is one segment of a path: printable, not empty, no space")
+    return given

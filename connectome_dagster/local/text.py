@@ -1,0 +1,100 @@
+"""Documents to and from JSON text, without losing a digit. Knows no HTTP and no storage.
+
+Plain JSON takes a path of compiled code; a text with a `"$…` key goes through Extended JSON.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from connectome_dagster.local.extended_json import MAX_DEPTH, from_json_value, to_json_value
+from connectome_dagster.local.http_errors import BadRequest
+
+# The integers of BSON. Python holds larger ones, MongoDB refuses them.
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
+# An integer beyond 64 bits has at least 19 digits: without such a run there is nothing to look for.
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+def decode(text: bytes, what: str = "the body") -> tuple[Any, bool]:
+    """Read JSON text.
+
+    Args:
+        text: UTF-8.
+        what: what the text is, for the message of an error.
+
+    Returns:
+        The value, and whether it is plain: made of what JSON itself has, without Extended JSON.
+
+    Raises:
+        BadRequest: the text is not JSON (NaN and Infinity are not), nests too deeply, holds an
+            integer beyond 64 bits or malformed Extended JSON.
+
+    >>> decode(b'{"amount": 10}')
+    ({'amount': 10}, True)
+    """
+    trouble = ""
+    try:
+        value = _decode(text)
+    except RecursionError:
+        trouble = f"{what} nests deeper than {MAX_DEPTH} levels"
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        trouble = f"{what} is not JSON: {error}"
+    if trouble:
+        raise BadRequest(trouble)
+    _refuse_depth(value, 0)
+    if _LONG_NUMBER.search(text):
+        _refuse_long_integers(value)
+    if b'"$' not in text and rb"\u0024" not in text:
+        return value, True
+    try:
+        return from_json_value(value), False
+    except (ValueError, TypeError, OverflowError) as error:
+        trouble = f"{what} has malformed Extended JSON: {error}"
+    raise BadRequest(trouble)
+
+
+def decode_plainly(text: bytes) -> Any:
+    """Read JSON text that this server wrote, without giving Extended JSON its meaning."""
+    return _decode(text)
+
+
+def encode(value: Any, *, plain: bool) -> bytes:
+    """Write a value as an answer has it: compact JSON, relaxed Extended JSON where it needs to be.
+
+    >>> encode({"amount": 10.0}, plain=True)
+    b'{"amount":10.0}'
+    """
+    return _encode(value if plain else to_json_value(value))
+
+
+def encode_exactly(value: Any, *, plain: bool) -> bytes:
+    """Write a value so that `decode` gives the same value and the same BSON types."""
+    return _encode(value if plain else to_json_value(value, relaxed=False))
+
+
+def _refuse_depth(value: Any, depth: int) -> None:
+    # The body's own array or object around the documents is no level of a document.
+    if depth > MAX_DEPTH + 1:
+        raise BadRequest(f"a document nests deeper than {MAX_DEPTH} levels")
+    for child in value.values() if type(value) is dict else value if type(value) is list else ():
+        if type(child) is dict or type(child) is list:
+            _refuse_depth(child, depth + 1)
+
+
+def _refuse_long_integers(value: Any) -> None:
+    if type(value) is int:
+        if not _INT64_MIN <= value <= _INT64_MAX:
+            raise BadRequest(f"the integer {value} does not fit 64 bits, the most that BSON has")
+    elif type(value) is dict:
+        for child in value.values():
+            _refuse_long_integers(child)
+    elif type(value) is list:
+        for child in value:
+            _refuse_long_integers(child)
