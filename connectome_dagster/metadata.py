@@ -17,12 +17,11 @@ from dagster import TableColumnConstraints
 # Not exported elsewhere; Dagster's own integrations import both from here.
 from dagster._core.definitions.metadata.metadata_set import NamespacedMetadataSet, TableMetadataSet
 
-from connectome_dagster.transfer.report import ReadReport, WriteReport
+from connectome_dagster.transfer.report import WriteReport
 
 __all__ = [
     "PREVIEW_ROWS",
     "STORAGE_KIND",
-    "ReadMetadataSet",
     "WriteMetadataSet",
     "arrow_schema",
     "preview",
@@ -67,40 +66,6 @@ class WriteMetadataSet(NamespacedMetadataSet):
     def namespace(cls) -> str:
         """The part of the keys before the slash."""
         return "connectome"
-
-
-class ReadMetadataSet(NamespacedMetadataSet):
-    """Costs of one read, shown with the loaded input.
-
-    Args:
-        rows: documents that were read.
-        bytes: bytes of the answer's body, after decompression.
-        requests: HTTP requests, retries included.
-        retries: requests that were sent again.
-        seconds: wall time from the request to the last document.
-    """
-
-    rows: int | None = None
-    bytes: int | None = None
-    requests: int | None = None
-    retries: int | None = None
-    seconds: float | None = None
-
-    @classmethod
-    def namespace(cls) -> str:
-        """The part of the keys before the slash."""
-        return "connectome"
-
-    @classmethod
-    def of(cls, report: ReadReport) -> ReadMetadataSet:
-        """The metadata of a read that ended."""
-        return cls(
-            rows=report.rows,
-            bytes=report.bytes_received,
-            requests=report.requests,
-            retries=report.retries,
-            seconds=report.seconds,
-        )
 
 
 def write_metadata(
