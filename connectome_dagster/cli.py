@@ -129,7 +129,9 @@ def _server(host: str, port: int, data: Path | None, collections: tuple[str, ...
             port=port,
         )
     except OSError as error:
-        trouble = f"cannot listen on {host} port {port}: {error.strerror or error}"
+        # Python adds the address once more to what the system says.
+        why = str(error.strerror).partition(" (while")[0]
+        trouble = f"cannot listen on {host} port {port}: {why} (--port 0 takes a free one)"
     except (JournalError, ValueError) as error:
         trouble = str(error)
     raise _CannotStart(trouble)
