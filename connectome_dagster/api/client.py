@@ -1,0 +1,725 @@
+"""Sends calls and streams bodies: the one place that imports the HTTP library.
+
+Turns every foreign error into ours, outside the `except` block, since the credential is in the
+URL. The library never sees that URL: it gets a stand-in, and our own connections put the
+credential in as the request line is written. Knows no documents: bytes in, bytes out.
+"""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import os
+import random
+import re
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from http.client import HTTPException, IncompleteRead, RemoteDisconnected
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from ssl import SSLCertVerificationError, SSLContext, SSLError
+from typing import Any, TypeVar
+from urllib.parse import SplitResult, quote, urlsplit
+
+from requests.utils import (
+    DEFAULT_CA_BUNDLE_PATH,
+    get_auth_from_url,
+    get_environ_proxies,
+    select_proxy,
+)
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, ProxyManager, Timeout
+from urllib3 import exceptions as foreign
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util import Retry, Url, create_urllib3_context, make_headers, parse_url
+
+from connectome_dagster.api.credentials import Credentials, redacted_start
+from connectome_dagster.api.endpoints import Call
+from connectome_dagster.api.retry import RetryPolicy, parse_retry_after
+from connectome_dagster.api.verdict import Trouble, error_of, may_repeat, of_status, of_success
+from connectome_dagster.errors import ConfigurationError, ReadInterrupted
+
+_log = logging.getLogger(__name__)
+
+# A body is handed out in pieces of at most this size: large enough that the cost per piece does
+# not count, small enough that a piece per reading thread is nothing.
+CHUNK_BYTES = 256 * 1024
+
+# What `send` holds in memory. Its answers are counts, acknowledgements and single documents;
+# anything larger is to be streamed.
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+
+# Of a refusal this much is read, for its reason, and this much of it gets into a message.
+MAX_REFUSAL_BYTES = 4096
+EXCERPT_CHARACTERS = 500
+
+# Services close idle connections after five seconds and more. A write that must not be repeated
+# does not ride on a connection that may be closed under it: its outcome would be unknown.
+MAX_IDLE_SECONDS = 2.0
+
+# A timeout beyond a day is a mistake of units, and some platforms cannot count it.
+MAX_TIMEOUT_SECONDS = 86_400
+
+_STAND_IN = "credential-withheld"
+_FLIGHT = "connectome-flight"  # key of the flight among the headers; never written to the wire
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer.
+
+    Attributes:
+        status: the HTTP status, 200 to 299.
+        body: the body, decompressed.
+        requests: HTTP requests that were sent, repeated ones included.
+        retries: attempts after the first.
+        bytes_sent: bytes of request bodies, as sent.
+        bytes_received: bytes of the body, decompressed.
+    """
+
+    status: int
+    body: bytes = field(repr=False)
+    requests: int
+    retries: int
+    bytes_sent: int
+    bytes_received: int
+
+
+class Body:
+    """The body of a read while it arrives: iterate it once, inside its `with` block.
+
+    Attributes:
+        requests: HTTP requests that were sent, repeated ones included.
+        retries: attempts after the first.
+        bytes_received: bytes handed out so far, decompressed.
+    """
+
+    def __init__(self, call: Call, taken: _Taken, count: _Count) -> None:
+        self.requests = count.requests
+        self.retries = count.attempts - 1
+        self.bytes_received = 0
+        self._call = call
+        self._response = taken.response
+        self._start = taken.start
+        self._rest = taken.rest
+        self._failed = ""
+        self._ended = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        """Return the next piece, at most 256 KiB.
+
+        Raises:
+            ReadInterrupted: the body broke off. Its `rows` are for the caller to fill in.
+        """
+        if self._failed:
+            raise self._interrupted()
+        chunk, self._start = self._start, b""
+        if not chunk:
+            try:
+                chunk = next(self._rest, b"")
+            except _BrokenError as broken:
+                self._failed = broken.what
+        if self._failed:
+            raise self._interrupted()
+        if not chunk:
+            self._ended = True
+            raise StopIteration
+        self.bytes_received += len(chunk)
+        return chunk
+
+    def close(self) -> None:
+        """Give the connection back; what has not been read is gone."""
+        _release(self._response)
+        if not self._ended:
+            self._failed = self._failed or "it was closed before its end"
+
+    def _interrupted(self) -> ReadInterrupted:
+        return ReadInterrupted(
+            f"{self._call.verb} of collection {self._call.collection!r}: the body broke off after"
+            f" {self.bytes_received} bytes: {self._failed}. What arrived is not everything: read"
+            " again",
+            verb=self._call.verb,
+            collection=self._call.collection,
+        )
+
+
+class Client:
+    """Sends calls to one service, from any number of threads.
+
+    Args:
+        base_url: scheme, host, port if need be, and a path only if a gateway asks for one.
+        connect_timeout: seconds for a connection, its TLS handshake and a place in the pool.
+        read_timeout: seconds without a byte, and for the sending of a body.
+        retry: how often to try and how long to wait between.
+        pool_size: connections at a time; a further call waits for one.
+        no_match_status: the status that says that no document matched (U9).
+        sleep: waits for seconds; for tests.
+        now: seconds since the epoch, for `Retry-After` dates; for tests.
+        random: a number from 0 to 1; for tests.
+
+    Raises:
+        ConfigurationError: a `base_url`, number, proxy or certificate setting that cannot work.
+
+    Example:
+        >>> Client("https://app.connectomesystem.com")
+        <Client https://app.connectomesystem.com>
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        connect_timeout: float = 10.0,
+        read_timeout: float = 60.0,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - an immutable value
+        pool_size: int = 8,
+        no_match_status: int = 404,
+        sleep: Callable[[float], None] = time.sleep,
+        now: Callable[[], float] = time.time,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self._origin, prefix = _checked_base(base_url)
+        for name, seconds in (("connect_timeout", connect_timeout), ("read_timeout", read_timeout)):
+            if type(seconds) not in (int, float) or not 0 < seconds <= MAX_TIMEOUT_SECONDS:
+                raise ConfigurationError(
+                    f"{name} is {seconds!r}: give seconds, from above 0 to {MAX_TIMEOUT_SECONDS}"
+                )
+        if type(pool_size) is not int or pool_size < 1:
+            raise ConfigurationError(f"pool_size is {pool_size!r}: give a whole number from 1")
+        if type(no_match_status) is not int or not 400 <= no_match_status <= 599:
+            raise ConfigurationError(
+                f"no_match_status is {no_match_status!r}: give a status from 400 to 599"
+            )
+        self._options: dict[str, Any] = {
+            "retries": Retry(total=False),  # whether to repeat a call is not for the library to say
+            "redirect": False,  # the credential is in the URL
+            "timeout": Timeout(connect=connect_timeout, read=read_timeout),
+            "pool_timeout": connect_timeout,
+            "preload_content": False,
+            "decode_content": False,  # a piece of ours is bounded also after decompression
+        }
+        self._connect_timeout = connect_timeout
+        self._read_timeout = read_timeout
+        self._retry = retry
+        self._pool_size = pool_size
+        self._no_match_status = no_match_status
+        self._sleep = sleep
+        self._now = now
+        self._random = random
+        self._headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip",
+            "User-Agent": _user_agent(),
+        }
+        self._opener, base = _opener(self._origin, pool_size)
+        self._base = f"{base}{prefix}"
+
+    def __repr__(self) -> str:
+        return f"<Client {self._origin}>"
+
+    def close(self) -> None:
+        """Close the connections. A call after this is a `ConfigurationError`."""
+        if isinstance(self._opener, ProxyManager):
+            self._opener.clear()
+        else:
+            self._opener.close()
+
+    def send(self, call: Call, credentials: Credentials) -> Answer:
+        """Send a call, again where that is harmless, and return its whole answer.
+
+        Args:
+            call: from `connectome_dagster.api.endpoints`.
+            credentials: of the collection.
+
+        Raises:
+            ConfigurationError: no credential for this call, or settings that cannot work.
+            RequestRejected: the service said no; see its children.
+            ServiceUnavailable: nothing happened, and the attempts are spent.
+            OutcomeUnknown: a write may have happened (U14: also a success that is none).
+            MalformedResponse: a web page instead of documents (U14), or more than 64 MiB.
+
+        Example:
+            answer = client.send(endpoints.batch_write("movies", b'[{"amount":10}]'), credentials)
+        """
+        taken, count = self._exchange(call, credentials, whole=True)
+        return Answer(
+            status=taken.response.status,
+            body=taken.start,
+            requests=count.requests,
+            retries=count.attempts - 1,
+            bytes_sent=count.requests * len(call.body or b""),
+            bytes_received=len(taken.start),
+        )
+
+    @contextmanager
+    def stream(self, call: Call, credentials: Credentials) -> Iterator[Body]:
+        """Send a read and hand out its body while it arrives.
+
+        The connection is closed or returned to the pool when the block ends, however it ends; it
+        is reused only if the body was read to its end.
+
+        Args:
+            call: a read.
+            credentials: of the collection.
+
+        Raises:
+            ReadInterrupted: while iterating, the body broke off after its first byte; before it,
+                the read is repeated.
+            ConnectomeError: everything that `send` raises for a read.
+
+        Example:
+            with client.stream(endpoints.read("movies"), credentials) as body:
+                for chunk in body:
+                    ...
+        """
+        if call.needs != "read":
+            raise ConfigurationError(f"{call.verb} is a write: it has no body to stream")
+        taken, count = self._exchange(call, credentials, whole=False)
+        body = Body(call, taken, count)
+        try:
+            yield body
+        finally:
+            body.close()
+
+    def _exchange(
+        self, call: Call, credentials: Credentials, *, whole: bool
+    ) -> tuple[_Taken, _Count]:
+        """Attempt until there is an answer, or say why there is none."""
+        credential = quote(credentials.for_(call.needs, call.verb, call.collection), safe="")
+        policy = self._retry
+        doubt: Trouble | None = None
+        count = _Count()
+        while True:
+            flight = _Flight(credential, self._read_timeout, call.repeatable)
+            result = self._attempt(call, credentials, flight, whole=whole)
+            count.attempts += 1
+            count.requests += flight.sent
+            if isinstance(result, _Taken):
+                return result, count
+            again = may_repeat(call, result)
+            step = policy.next(self._random(), result.retry_after) if again else None
+            if step is None:
+                break
+            if result.fate == "lost":
+                doubt = result
+            policy = step.policy
+            _log.info(
+                "%s of collection %r: %s; attempt %d follows in %.1f s",
+                *(call.verb, call.collection, result.what, policy.attempt, step.delay),
+            )
+            self._sleep(step.delay)
+        raise error_of(
+            *(call, result),
+            doubt=doubt,
+            attempts=count.attempts,
+            no_match_status=self._no_match_status,
+        )
+
+    def _attempt(
+        self, call: Call, credentials: Credentials, flight: _Flight, *, whole: bool
+    ) -> _Taken | Trouble:
+        response = self._open(call, flight)
+        if isinstance(response, Trouble):
+            return response
+        result: _Taken | Trouble | None = None
+        try:
+            if 200 <= response.status <= 299:
+                result = _accepted(call, credentials, response, whole=whole)
+            else:
+                result = self._refused(call, credentials, response)
+        finally:
+            # Also when the run is being ended, by an exception that is not ours.
+            if whole or not isinstance(result, _Taken):
+                _release(response)
+        return result
+
+    def _open(self, call: Call, flight: _Flight) -> BaseHTTPResponse | Trouble:
+        """Send the request and wait for the head of the answer."""
+        path = f"/collection/{call.verb}/{_STAND_IN}/{quote(call.collection, safe='')}"
+        headers: dict[str, Any] = {**self._headers, _FLIGHT: flight}
+        if call.body is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            return self._opener.urlopen(
+                call.method,
+                f"{self._base}{path}",
+                body=call.body,
+                headers=headers,
+                **self._options,
+            )
+        except _FOREIGN as error:
+            return self._failure(error, flight)
+
+    def _failure(self, error: Exception, flight: _Flight) -> Trouble:
+        if flight.sent:
+            return Trouble("lost", _loss(error, self._read_timeout))
+        if isinstance(error, foreign.ClosedPoolError):
+            return Trouble("unusable", "the client is closed")
+        if isinstance(error, foreign.EmptyPoolError):
+            what = f"all {self._pool_size} connections were in use for {self._connect_timeout:g} s"
+            return Trouble("unsent", what)
+        distrust = _first(error, SSLCertVerificationError)
+        if distrust is not None:
+            return Trouble(
+                "unusable",
+                f"the certificate of {self._origin} is not trusted ({distrust.verify_message}):"
+                " check base_url, or name your organization's certificates in REQUESTS_CA_BUNDLE",
+            )
+        through = " through the proxy" if isinstance(self._opener, ProxyManager) else ""
+        why = _no_connection(error, self._connect_timeout)
+        return Trouble("unsent", f"no connection to {self._origin}{through}: {why}")
+
+    def _refused(self, call: Call, credentials: Credentials, response: BaseHTTPResponse) -> Trouble:
+        start = b""
+        cut = not _readable(response)
+        try:
+            for piece in () if cut else _pieces(response):
+                start += piece
+                if len(start) > MAX_REFUSAL_BYTES:
+                    break
+        except _BrokenError:
+            cut = True
+        return of_status(
+            call,
+            response.status,
+            body=_excerpt(start, credentials, cut=cut),
+            retry_after=parse_retry_after(response.headers.get("Retry-After"), self._now()),
+            no_match_status=self._no_match_status,
+        )
+
+
+def _accepted(
+    call: Call, credentials: Credentials, response: BaseHTTPResponse, *, whole: bool
+) -> _Taken | Trouble:
+    status = response.status
+    if not _readable(response):
+        what = "the service answered in a compression that was not asked for"
+        return Trouble("garbled", what, status)
+    rest = _pieces(response)
+    try:
+        start = _joined(rest) if whole else next(rest, b"")
+    except _BrokenError as broken:
+        return Trouble("lost", f"the answer broke off: {broken.what}", status)
+    if start is None:
+        what = f"the service answered with more than {MAX_ANSWER_BYTES >> 20} MiB"
+        return Trouble("garbled", what, status)
+    trouble = of_success(call, status, response.headers.get("Content-Type", ""), start)
+    if trouble is not None:
+        return replace(trouble, body=_excerpt(start, credentials))
+    return _Taken(response, start, rest)
+
+
+def _joined(pieces: Iterator[bytes]) -> bytes | None:
+    kept: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > MAX_ANSWER_BYTES:
+            return None
+        kept.append(piece)
+    return b"".join(kept)
+
+
+@dataclass
+class _Flight:
+    """What one attempt tells our connection, and what it tells back."""
+
+    credential: str = field(repr=False)
+    patience: float  # seconds for sending the body
+    repeatable: bool
+    sent: bool = False  # False is a proof that nothing left this machine
+
+
+@dataclass
+class _Count:
+    attempts: int = 0
+    requests: int = 0
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """An answer that was accepted: the beginning of its body, and what follows."""
+
+    response: BaseHTTPResponse
+    start: bytes
+    rest: Iterator[bytes]
+
+
+class _BrokenError(Exception):
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+
+_FOREIGN = (foreign.HTTPError, HTTPException, OSError)
+
+
+class _Connection(HTTPConnection):
+    """Puts the credential into the request line, and reports whether anything was sent."""
+
+    # Shadows what `http.client.HTTPConnection.debuglevel = 1` sets: it would print the URL.
+    debuglevel = 0
+
+    _credential = ""
+    _last_used = 0.0
+
+    # urllib3 declares its own signature with private types.
+    def request(  # type: ignore[no-untyped-def]
+        self, method: str, url: str, body=None, headers=None, **options
+    ) -> None:
+        plain: dict[str, Any] = dict(headers)
+        flight: _Flight = plain.pop(_FLIGHT)
+        idle = time.monotonic() - self._last_used
+        # A tunnel through a proxy is set up by the pool, so it cannot be renewed here.
+        if not flight.repeatable and idle > MAX_IDLE_SECONDS and self.proxy is None:
+            self.close()
+        if self.sock is None:
+            self.connect()
+        # Until here the timeout was that of connecting, too short for a body on a slow line.
+        self.timeout = flight.patience
+        self._credential = flight.credential
+        flight.sent = True
+        super().request(method, url, body, plain, **options)
+
+    def putrequest(self, method: str, url: str, *args: Any, **options: Any) -> None:
+        target = url.replace(f"/{_STAND_IN}/", f"/{self._credential}/", 1)
+        self._credential = ""
+        super().putrequest(method, target, *args, **options)
+
+    def getresponse(self):  # type: ignore[no-untyped-def]
+        response = super().getresponse()
+        self._last_used = time.monotonic()
+        return response
+
+
+class _TLSConnection(_Connection, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TLSPool(HTTPSConnectionPool):
+    ConnectionCls = _TLSConnection
+
+
+def _release(response: BaseHTTPResponse) -> None:
+    """Give the connection back; one whose body was not read to its end is closed first."""
+    response.close()
+    response.release_conn()
+
+
+def _readable(response: BaseHTTPResponse) -> bool:
+    return _encoding(response) in ("", "identity", "gzip", "x-gzip")
+
+
+def _encoding(response: BaseHTTPResponse) -> str:
+    return response.headers.get("Content-Encoding", "").strip().lower()
+
+
+def _pieces(response: BaseHTTPResponse) -> Iterator[bytes]:
+    """Yield the decompressed body as it arrives; raises _BrokenError, never a foreign error."""
+    inflater = _Inflater() if _encoding(response) in ("gzip", "x-gzip") else None
+    while True:
+        broken = ""
+        data = b""
+        try:
+            data = response.read1(CHUNK_BYTES, decode_content=False)
+        except _FOREIGN as error:
+            broken = _loss(error, None)
+        if broken:
+            raise _BrokenError(broken)
+        if not data:
+            break
+        if inflater is None:
+            yield data
+        else:
+            yield from inflater.pieces(data)
+    if inflater is not None:
+        inflater.finish()
+
+
+class _Inflater:
+    """Decompresses gzip in pieces of bounded size, whatever the ratio."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        self._begun = False
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        self._begun = True
+        more = False
+        while data or more:
+            if self._member.eof:
+                self._member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+            piece = self._inflated(data)
+            data = self._member.unconsumed_tail or self._member.unused_data
+            # A piece that fills its bound may leave output behind that needs no more input.
+            more = len(piece) == CHUNK_BYTES and not self._member.eof
+            if piece:
+                yield piece
+
+    def _inflated(self, data: bytes) -> bytes:
+        with suppress(zlib.error):
+            return self._member.decompress(data, CHUNK_BYTES)
+        raise _BrokenError("its compression is damaged")
+
+    def finish(self) -> None:
+        if self._begun and not self._member.eof:
+            raise _BrokenError("its compression ends before its end")
+
+
+def _excerpt(body: bytes, credentials: Credentials, *, cut: bool = False) -> str:
+    cut = cut or len(body) > MAX_REFUSAL_BYTES
+    # Not final, so that a character that is cut off vanishes and cannot hide half a credential.
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(body[:MAX_REFUSAL_BYTES], final=not cut).replace("\0", "")
+    text = redacted_start(text, credentials.secrets, length=EXCERPT_CHARACTERS, cut=cut)
+    return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text).split())
+
+
+E = TypeVar("E", bound=BaseException)
+
+
+def _first(error: BaseException, kind: type[E]) -> E | None:
+    """Find an error of a kind among what an error was made of."""
+    waiting: list[object] = [error]
+    for _ in range(16):  # urllib3 wraps twice or thrice; the bound ends a circle
+        if not waiting:
+            break
+        candidate = waiting.pop(0)
+        if isinstance(candidate, kind):
+            return candidate
+        if isinstance(candidate, BaseException):
+            waiting += (*candidate.args, candidate.__cause__, candidate.__context__)
+    return None
+
+
+def _no_connection(error: Exception, connect_timeout: float) -> str:
+    if _first(error, foreign.NameResolutionError) is not None:
+        return "the host name is not known"
+    if _first(error, foreign.NewConnectionError) is None and (
+        _first(error, TimeoutError) is not None or _first(error, foreign.TimeoutError) is not None
+    ):
+        return f"none within {connect_timeout:g} s"
+    if _first(error, SSLError) is not None:
+        return "the TLS handshake failed; is it an https address?"
+    return _system_text(error) or "it failed"
+
+
+def _loss(error: Exception, read_timeout: float | None) -> str:
+    """Say how an exchange broke; in our words, for the library's hold the URL."""
+    if _first(error, TimeoutError) is not None or _first(error, foreign.TimeoutError) is not None:
+        within = "" if read_timeout is None else f" within {read_timeout:g} s"
+        return f"nothing more came{within}"
+    if _first(error, RemoteDisconnected) is not None:
+        return "the service closed the connection without an answer"
+    if _first(error, IncompleteRead) is not None:
+        return "the connection was closed before the end"
+    return _system_text(error) or "what came is not an HTTP answer"
+
+
+def _system_text(error: Exception) -> str:
+    system = _first(error, OSError)
+    return (system.strerror or "").lower() if system is not None else ""
+
+
+def _user_agent() -> str:
+    try:
+        return f"connectome-dagster/{version('connectome-dagster')}"
+    except PackageNotFoundError:  # run from a copy that was not installed
+        return "connectome-dagster"
+
+
+def _checked_base(base_url: object) -> tuple[str, str]:
+    """Split into origin and path. What was given is never shown: it may hold a credential."""
+    if type(base_url) is not str:
+        raise ConfigurationError(
+            f"base_url is a {type(base_url).__name__}, not a plain str (an environment variable"
+            " that was not resolved?)"
+        )
+    wanted = "give scheme and host alone, as in https://app.connectomesystem.com"
+    if any(character.isspace() or not character.isprintable() for character in base_url):
+        raise ConfigurationError(f"base_url holds whitespace or control characters: {wanted}")
+    parts, port = _split(base_url)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(f"base_url is not an http or https address: {wanted}")
+    if "@" in parts.netloc or "?" in base_url or "#" in base_url:
+        raise ConfigurationError(f"base_url holds a user, a query or a fragment: {wanted}")
+    if "collection" in parts.path.split("/"):
+        raise ConfigurationError(f"base_url holds the path of a call (/collection/...): {wanted}")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    origin = f"{parts.scheme}://{host}" + ("" if port is None else f":{port}")
+    return origin, quote(parts.path.rstrip("/"), safe="/%")
+
+
+def _split(url: str) -> tuple[SplitResult | None, int | None]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None, None
+    return parts, port
+
+
+def _opener(origin: str, pool_size: int) -> tuple[HTTPConnectionPool | ProxyManager, str]:
+    """Return what opens connections, and what it wants in front of a path."""
+    url = parse_url(origin)
+    proxy = select_proxy(origin, get_environ_proxies(origin))
+    settings: dict[str, Any] = {"maxsize": pool_size, "block": True}
+    if proxy:
+        return _through(proxy, settings), origin
+    if url.scheme == "https":
+        return _TLSPool(url.host or "", url.port, ssl_context=_trust(), **settings), ""
+    return _Pool(url.host or "", url.port, **settings), ""
+
+
+def _through(proxy: str, settings: dict[str, Any]) -> ProxyManager:
+    """Return a manager for a proxy. Its URL is never shown: it may hold a password."""
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    url = Url()
+    with suppress(foreign.LocationParseError):
+        url = parse_url(proxy)
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigurationError(
+            "the proxy that the environment names (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) is not an"
+            " http or https address: mend it, or list the service's host in NO_PROXY"
+        )
+    user, password = get_auth_from_url(proxy)
+    login = make_headers(proxy_basic_auth=f"{user}:{password}") if user else {}
+    trust = _trust()
+    manager = ProxyManager(
+        Url(scheme=url.scheme, host=url.host, port=url.port).url,
+        proxy_headers=login,
+        proxy_ssl_context=trust,
+        ssl_context=trust,
+        **settings,
+    )
+    manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+    return manager
+
+
+def _trust() -> SSLContext:
+    """Return whom to trust, as requests finds it. Always verifies."""
+    name = next((name for name in _BUNDLES if os.environ.get(name)), "")
+    where = Path(os.environ[name] if name else DEFAULT_CA_BUNDLE_PATH)
+    context = create_urllib3_context()
+    with suppress(OSError):
+        if where.is_dir():
+            context.load_verify_locations(capath=where)
+        else:
+            context.load_verify_locations(cafile=where)
+        return context
+    raise ConfigurationError(
+        f"{name or 'certifi'} names {str(where)!r}, which cannot be read as certificates: mend it"
+    )
+
+
+# In the order in which requests looks at them.
+_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
