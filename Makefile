@@ -2,6 +2,7 @@
 .PHONY: help demo ui test lint bench clean
 ENV := .venv/ready
 PY := .venv/bin/python
+TYPED := connectome_dagster demo example_project/src/earthquakes example_project/tests
 export UI_PORT SERVER_PORT PYTHON
 
 help: ## list these targets
@@ -14,13 +15,12 @@ ui: $(ENV) ## local server and Dagster's web page, both with what they kept (UI_
 	@$(PY) -m demo.ui
 
 test: $(ENV) ## the tests of the package and of the example
-	@$(PY) -m pytest -n auto -q tests example_project/tests
+	@$(PY) -m pytest -q -n auto --dist loadgroup tests example_project/tests
 
 lint: $(ENV) ## ruff and mypy --strict
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy --strict connectome_dagster demo
-	@cd example_project && ../$(PY) -m mypy --strict --config-file ../pyproject.toml src
+	@MYPYPATH=example_project/src $(PY) -m mypy --strict $(TYPED)
 
 bench: $(ENV) ## the package against what one would write by hand
 	@$(PY) -m benchmarks

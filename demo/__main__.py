@@ -27,6 +27,7 @@ from connectome_dagster import Connectome, ConnectomeError
 from demo.processes import COLLECTIONS, CannotStart, local_server, stop_on_signals
 
 JOB = "daily_earthquakes"
+REQUESTS = ("requests to read", "connectome/requests")  # of the raw day, and to store the rows
 QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
 console = Console(highlight=False)
 
@@ -133,16 +134,16 @@ def steps_of(
             Step(
                 asset=event.materialization.asset_key.to_user_string(),
                 partition=day,
-                rows=int(number(metadata["dagster/partition_row_count"])),
-                requests=int(number(metadata["connectome/requests"])),
+                rows=number(metadata["connectome/rows"]),
+                requests=sum(number(metadata[name]) for name in REQUESTS if name in metadata),
                 seconds=seconds[str(event.step_key)],
             )
         )
     return steps
 
 
-def number(value: dg.MetadataValue[Any]) -> float:
-    return float(value.value)
+def number(value: dg.MetadataValue[Any]) -> int:
+    return int(value.value)
 
 
 def documents(collection: str) -> list[str]:

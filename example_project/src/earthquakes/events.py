@@ -30,12 +30,12 @@ def tidy(features: pd.DataFrame) -> pd.DataFrame:
         features["properties"].tolist(), columns=["time", "mag", "magType", "type", "place"]
     )
     coordinates = pd.DataFrame(
-        features["geometry"].str["coordinates"].tolist(),
+        [geometry["coordinates"] for geometry in features["geometry"]],
         columns=["longitude", "latitude", "depth_km"],
         dtype="float64",
     )
     time = pd.to_datetime(properties["time"].astype("int64"), unit="ms", utc=True)
-    return pd.DataFrame(
+    events: pd.DataFrame = pd.DataFrame(
         {
             "id": features["id"],
             "time": time.dt.as_unit("ms"),
@@ -47,6 +47,7 @@ def tidy(features: pd.DataFrame) -> pd.DataFrame:
             **coordinates,
         }
     )
+    return events
 
 
 def region(place: pd.Series) -> pd.Series:
@@ -68,12 +69,15 @@ def summarize(events: pd.DataFrame) -> pd.DataFrame:
     by_day_and_region = events.assign(day=events["time"].dt.strftime("%Y-%m-%d")).groupby(
         ["day", "region"], as_index=False
     )
-    return by_day_and_region.agg(
+    summary: pd.DataFrame = by_day_and_region.agg(
         events=("id", "count"), max_mag=("mag", "max"), mean_depth_km=("depth_km", "mean")
     )
+    return summary
 
 
 def alerts(events: pd.DataFrame) -> pd.DataFrame:
     """The events that someone should hear of: magnitude `ALERT_MAGNITUDE` or more."""
-    strong = events[events["mag"] >= ALERT_MAGNITUDE]
-    return strong[["id", "time", "mag", "place", "region", "depth_km"]].reset_index(drop=True)
+    columns = ["id", "time", "mag", "place", "region", "depth_km"]
+    strong: pd.DataFrame = events.loc[events["mag"] >= ALERT_MAGNITUDE, columns]
+    strong = strong.reset_index(drop=True)
+    return strong

@@ -24,6 +24,32 @@ raw_earthquakes = dg.AssetSpec(
 )
 """Somebody else fills this collection: Dagster knows it, checks it and reads it."""
 
+event_columns = dg.TableSchema(
+    [
+        dg.TableColumn("id", "string", description="The survey's name of the event."),
+        dg.TableColumn("time", "timestamp[ms, tz=UTC]"),
+        dg.TableColumn("mag", "double", description="Magnitude, of the kind in mag_type."),
+        dg.TableColumn("mag_type", "string"),
+        dg.TableColumn("kind", "string", description="earthquake, quarry blast, explosion, ..."),
+        dg.TableColumn("place", "string"),
+        dg.TableColumn("region", "string", description="State or country, out of place."),
+        dg.TableColumn("longitude", "double", description="Degrees east."),
+        dg.TableColumn("latitude", "double", description="Degrees north."),
+        dg.TableColumn("depth_km", "double"),
+    ]
+)
+"""Declared, so that a day without events still has its columns."""
+
+summary_columns = dg.TableSchema(
+    [
+        dg.TableColumn("day", "string", description="UTC."),
+        dg.TableColumn("region", "string"),
+        dg.TableColumn("events", "int64"),
+        dg.TableColumn("max_mag", "double"),
+        dg.TableColumn("mean_depth_km", "double"),
+    ]
+)
+
 
 def during(window: dg.TimeWindow) -> dict[str, object]:
     """The query for raw events of a time window; their `time` is in milliseconds since 1970."""
@@ -36,7 +62,10 @@ def during(window: dg.TimeWindow) -> dict[str, object]:
     deps=[raw_earthquakes],
     group_name="earthquakes",
     kinds={"connectome", "pandas"},
-    metadata={"partition_expr": "time"},  # the field that says which day a document belongs to
+    metadata={
+        "partition_expr": "time",  # the field that says which day a document belongs to
+        "dagster/column_schema": event_columns,
+    },
 )
 def earthquakes(context: dg.AssetExecutionContext, connectome: ConnectomeResource) -> pd.DataFrame:
     """One flat row per event. Materializing a day again replaces that day and nothing else."""
@@ -59,7 +88,7 @@ def earthquakes(context: dg.AssetExecutionContext, connectome: ConnectomeResourc
     partitions_def=days,
     group_name="earthquakes",
     kinds={"connectome", "pandas"},
-    metadata={"partition_expr": "day"},
+    metadata={"partition_expr": "day", "dagster/column_schema": summary_columns},
 )
 def daily_region_summary(earthquakes: pd.DataFrame) -> pd.DataFrame:
     """How many events a region had on a day, how strong and how deep."""
