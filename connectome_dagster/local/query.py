@@ -15,10 +15,11 @@ from typing import Any
 
 from bson import MaxKey, MinKey, Regex
 
+from connectome_dagster.local.expressions import compile_expression, truth
 from connectome_dagster.local.extended_json import regex_parts
 from connectome_dagster.local.paths import Predicate, Test, matcher
 from connectome_dagster.local.refusal import QueryError, shown
-from connectome_dagster.local.regexes import compile_search
+from connectome_dagster.local.regexes import check_options, compile_search
 from connectome_dagster.local.values import (
     MISSING,
     NUMBER,
@@ -31,6 +32,7 @@ from connectome_dagster.local.values import (
 __all__ = ["QueryError", "compile_filter", "equalities", "equality_parts"]
 
 MAX_DEPTH = 100  # MongoDB's own bound on the nesting of a filter
+MAX_BIT_POSITION = 1 << 20  # far beyond the 64 bits of a number; keeps a mask small
 
 
 def compile_filter(query: Mapping[str, Any]) -> Predicate:
@@ -159,7 +161,7 @@ def _negation(test: Test) -> Test:
     return lambda value: not test(value)
 
 
-def _document_filter(query: Mapping[str, Any], depth: int) -> Predicate:
+def _document_filter(query: Mapping[str, Any], depth: int, *, whole: bool = True) -> Predicate:
     if depth > MAX_DEPTH:
         raise QueryError(f"the query is nested deeper than {MAX_DEPTH} levels")
     tests: list[Predicate] = []
@@ -167,12 +169,28 @@ def _document_filter(query: Mapping[str, Any], depth: int) -> Predicate:
         if name[:1] != "$":
             tests.append(_condition(name, value, depth).at(name))
         elif name in _LOGICAL:
-            tests.append(_LOGICAL[name](_clauses(name, value, depth)))
-        elif name == "$comment":
-            continue
-        else:
+            tests.append(_LOGICAL[name](_clauses(name, value, depth, whole)))
+        elif name == "$expr":
+            if not whole:
+                raise QueryError("$expr can only be asked of whole documents, not in $elemMatch")
+            tests.append(_expression_filter(value))
+        elif name in {"$alwaysTrue", "$alwaysFalse"}:
+            tests.append(_constant(name, value))
+        elif name != "$comment":
             raise QueryError(_unknown(name, top_level=True))
     return _conjunction(tests)
+
+
+def _expression_filter(expression: Any) -> Predicate:
+    evaluate = compile_expression(expression)
+    return lambda document: truth(evaluate(document))
+
+
+def _constant(name: str, value: Any) -> Predicate:
+    if number(value) != 1:
+        raise QueryError(f"{name} takes 1, not {shown(value)}")
+    answer = name == "$alwaysTrue"
+    return lambda _: answer
 
 
 _LOGICAL: dict[str, Callable[[list[Predicate]], Predicate]] = {
@@ -193,13 +211,13 @@ def _unknown(name: str, *, top_level: bool = False) -> str:
     return f"unknown {'top level ' if top_level else ''}operator: {name}"
 
 
-def _clauses(name: str, value: Any, depth: int) -> list[Predicate]:
+def _clauses(name: str, value: Any, depth: int, whole: bool) -> list[Predicate]:
     if not isinstance(value, list) or not value:
         raise QueryError(f"{name} must be a nonempty array")
     for clause in value:
         if not isinstance(clause, Mapping):
             raise QueryError(f"{name} takes objects, not {shown(clause)}")
-    return [_document_filter(clause, depth + 1) for clause in value]
+    return [_document_filter(clause, depth + 1, whole=whole) for clause in value]
 
 
 def _is_operators(value: Any) -> bool:
@@ -350,12 +368,7 @@ def _membership(name: str, path: str, values: Any) -> Test:
 
 def _exists(_path: str, value: Any, _depth: int) -> _Condition:
     there = _Leaf(lambda other: other is not MISSING)
-    return there if _truth(value) else _Not(there)
-
-
-def _truth(value: Any) -> bool:
-    """Truth as MongoDB takes an operand: everything but false, null and zero."""
-    return value is not None and value is not False and number(value) != 0
+    return there if truth(value) else _Not(there)
 
 
 _TYPE_CODES: dict[int, str] = {
@@ -421,7 +434,7 @@ def _regex_operator(path: str, value: Any, options: Any) -> _Condition:
     else:
         raise QueryError(f"$regex on {path!r} must be a string or a regular expression")
     chosen = options if isinstance(options, str) else own
-    compile_search(pattern, chosen)  # refuses what is wrong with the options
+    check_options(chosen)
     flags = sum(flag for letter, flag in _FLAGS.items() if letter in chosen)
     return _Leaf(_regex_test(Regex(pattern, flags)))
 
@@ -457,6 +470,58 @@ def _remainder(value: int, divisor: int) -> int:
     """Remainder with the sign of the value, as C has it and Python does not."""
     rest = abs(value) % abs(divisor)
     return -rest if value < 0 else rest
+
+
+# --- bits
+
+
+def _bits(name: str, *, all_of_them: bool, set_bits: bool) -> Callable[[str, Any, int], _Condition]:
+    def parse(path: str, value: Any, _depth: int) -> _Condition:
+        mask = _bit_mask(name, path, value)
+
+        def test(other: Any) -> bool:
+            bits = _bits_of(other)
+            if bits is None:
+                return False
+            found = (bits if set_bits else ~bits) & mask
+            return found == mask if all_of_them else found != 0
+
+        return _Leaf(test)
+
+    return parse
+
+
+def _bit_mask(name: str, path: str, value: Any) -> int:
+    if isinstance(value, bytes):
+        return int.from_bytes(value, "little")
+    positions = value if isinstance(value, list) else [value]
+    exact = [number(position) for position in positions]
+    if any(part is None or is_nan(part) or part != part // 1 or part < 0 for part in exact):
+        raise QueryError(
+            f"{name} on {path!r} takes a mask, an array of bit positions or binary data, "
+            f"none of them negative, not {shown(value)}"
+        )
+    whole = [int(part) for part in exact if part is not None]
+    if not isinstance(value, list):
+        if whole[0] >= 2**63:
+            raise QueryError(f"{name} on {path!r}: the mask has more than 63 bits")
+        return whole[0]
+    mask = 0
+    for position in whole:
+        if position >= MAX_BIT_POSITION:
+            raise QueryError(f"{name} on {path!r}: {position} is no position of a bit")
+        mask |= 1 << position
+    return mask
+
+
+def _bits_of(value: Any) -> int | None:
+    """The bits of a value, the sign of a number going on for ever; None if it has none."""
+    if isinstance(value, bytes):
+        return int.from_bytes(value, "little")
+    exact = number(value)
+    if exact is None or is_nan(value) or not -(2**63) <= exact < 2**63 or exact != exact // 1:
+        return None
+    return int(exact)
 
 
 # --- array
@@ -507,7 +572,7 @@ def element_condition(path: str, value: Mapping[str, Any], depth: int = 0) -> Te
     """The conditions of an `$elemMatch`, asked of one element."""
     if _is_operators(value) and next(iter(value)) not in {*_LOGICAL, "$expr", "$where"}:
         return _operators(path, value, depth + 1).of_value()
-    of_document = _document_filter(value, depth + 1)
+    of_document = _document_filter(value, depth + 1, whole=False)
 
     def test(element: Any) -> bool:
         if isinstance(element, dict):
@@ -546,4 +611,8 @@ _OPERATORS: dict[str, Callable[[str, Any, int], _Condition]] = {
     "$all": _all,
     "$elemMatch": _elem_match,
     "$not": _not,
+    "$bitsAllSet": _bits("$bitsAllSet", all_of_them=True, set_bits=True),
+    "$bitsAllClear": _bits("$bitsAllClear", all_of_them=True, set_bits=False),
+    "$bitsAnySet": _bits("$bitsAnySet", all_of_them=False, set_bits=True),
+    "$bitsAnyClear": _bits("$bitsAnyClear", all_of_them=False, set_bits=False),
 }

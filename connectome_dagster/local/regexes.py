@@ -14,7 +14,7 @@ import regex  # type: ignore[import-untyped]  # ships no types
 
 from connectome_dagster.local.refusal import QueryError, shown
 
-__all__ = ["compile_search"]
+__all__ = ["check_options", "compile_search"]
 
 OPTIONS = "imsux"
 MAX_PATTERN_CHARACTERS = 32_764  # PCRE's own bound, which MongoDB documents
@@ -37,9 +37,7 @@ def compile_search(pattern: str, options: str = "") -> Callable[[str], bool]:
     Raises:
         QueryError: an unknown option, an invalid pattern; while searching, the time is spent.
     """
-    for letter in options:
-        if letter not in OPTIONS:
-            raise QueryError(f"$options: {letter!r} is not one of the options i, m, s, x, u")
+    check_options(options)
     if "\0" in pattern:
         raise QueryError("$regex: the pattern must not contain a NUL character")
     if len(pattern) > MAX_PATTERN_CHARACTERS:
@@ -48,6 +46,17 @@ def compile_search(pattern: str, options: str = "") -> Callable[[str], bool]:
     if not set("*+?{(|\\[.^$") & set(pattern) and not options:
         return lambda text: pattern in text
     return _bounded(compiled, pattern)
+
+
+def check_options(options: str) -> None:
+    """Refuse letters that are no options.
+
+    Raises:
+        QueryError: the text names the letter.
+    """
+    for letter in options:
+        if letter not in OPTIONS:
+            raise QueryError(f"$options: {letter!r} is not one of the options i, m, s, x, u")
 
 
 def _compiled(pattern: str, options: str) -> Any:

@@ -7,17 +7,22 @@ an empty array sorts below null. Documents with equal keys keep their order.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import total_ordering
+from itertools import islice
 from typing import Any
 
 from connectome_dagster.local.paths import array_index, split_path
 from connectome_dagster.local.refusal import QueryError, shown
-from connectome_dagster.local.values import EMPTY_ARRAY_SORT_KEY, MISSING, Key, sort_key
+from connectome_dagster.local.values import EMPTY_ARRAY_SORT_KEY, MISSING, Key, number, sort_key
 
 __all__ = ["compile_sort"]
 
+NATURAL = "$natural"  # the order in which documents are kept
+
 Document = dict[str, Any]
+Parts = tuple[str, ...]
 Sort = Mapping[str, Any] | Sequence[tuple[str, Any]]
 
 
@@ -43,18 +48,18 @@ def compile_sort(
         raise QueryError(f"limit must not be negative, not {limit}")
     fields = _parse_sort(sort)
     if not fields:
-        return lambda documents: list(_first(documents, limit))
-    key = _key_function([split_path(path) for path, _ in fields], [d for _, d in fields])
+        return lambda documents: _natural(documents, 1, limit)
     directions = [direction for _, direction in fields]
-    if limit:
-        return _top(key, directions, limit)
-    return _full(key, directions)
+    if fields[0][0] == NATURAL:
+        return lambda documents: _natural(documents, directions[0], limit)
+    key = _key_function([split_path(path) for path, _ in fields], directions)
+    return _top(key, directions, limit) if limit else _full(key, directions)
 
 
-def _first(documents: Iterable[Document], limit: int) -> Iterable[Document]:
-    if not limit:
-        return documents
-    return [document for document, _ in zip(documents, range(limit), strict=False)]
+def _natural(documents: Iterable[Document], direction: int, limit: int) -> list[Document]:
+    if direction == -1:
+        documents = reversed(list(documents))
+    return list(islice(documents, limit or None))
 
 
 def _parse_sort(sort: Sort | None) -> list[tuple[str, int]]:
@@ -73,14 +78,13 @@ def _parse_sort(sort: Sort | None) -> list[tuple[str, int]]:
         path, direction = pair
         if isinstance(direction, Mapping):
             raise QueryError(f"sort: {shown(direction)} on {path!r} is not supported; use 1 or -1")
-        if isinstance(direction, bool) or direction not in (1, -1):
+        if number(direction) not in (1, -1):
             raise QueryError(f"sort direction of {path!r} must be 1 or -1, not {shown(direction)}")
-        if path == "$natural":
-            if len(pairs) > 1:
-                raise QueryError("sort: $natural cannot stand beside other fields")
-            return [("$natural", int(direction))]
-        _check_path(path)
-        fields.append((path, int(direction)))
+        if path != NATURAL:
+            _check_path(path)
+        elif len(pairs) > 1:
+            raise QueryError("sort: $natural cannot stand beside other fields")
+        fields.append((path, 1 if number(direction) == 1 else -1))
     return fields
 
 
@@ -99,12 +103,9 @@ def _top(
         return lambda documents: heapq.nsmallest(limit, documents, key=key)
     if all(direction == -1 for direction in directions):
         return lambda documents: heapq.nlargest(limit, documents, key=key)
-
-    def mixed_key(document: Document) -> tuple[Any, ...]:
-        parts = zip(key(document), directions, strict=True)
-        return tuple([part if way == 1 else _Falling(part) for part, way in parts])
-
-    return lambda documents: heapq.nsmallest(limit, documents, key=mixed_key)
+    return lambda documents: heapq.nsmallest(
+        limit, documents, key=lambda document: _in_directions(key(document), directions)
+    )
 
 
 def _full(
@@ -145,16 +146,24 @@ class _Falling:
     __hash__ = None  # type: ignore[assignment]  # only ever compared
 
 
-def _key_function(paths: list[tuple[str, ...]], directions: list[int]) -> Callable[[Document], Any]:
+def _key_function(paths: list[Parts], directions: list[int]) -> Callable[[Document], Any]:
     """The sort key of a document: a tuple with one part for each path."""
-    if paths == [("$natural",)]:
-        return lambda _: ()
     if len(paths) == 1 and len(paths[0]) == 1:
-        return _one_field(paths[0][0], directions[0])
-    return lambda document: _compound_key(document, paths, directions)
+        return _field_key(paths[0][0], directions[0])
+
+    def key(document: Document) -> tuple[Key, ...]:
+        parts: list[Key] = []
+        for path in paths:
+            value, _ = _walk(document, path, 0)
+            if type(value) is list:
+                return _chosen(_expanded(paths, [(document, 0)] * len(paths)), directions)
+            parts.append(sort_key(value))
+        return tuple(parts)
+
+    return key
 
 
-def _one_field(name: str, direction: int) -> Callable[[Document], Any]:
+def _field_key(name: str, direction: int) -> Callable[[Document], tuple[Key]]:
     choose = min if direction == 1 else max
 
     def key(document: Document) -> tuple[Key]:
@@ -166,33 +175,80 @@ def _one_field(name: str, direction: int) -> Callable[[Document], Any]:
     return key
 
 
-def _compound_key(
-    document: Document, paths: list[tuple[str, ...]], directions: list[int]
-) -> tuple[Key, ...]:
-    choose = {1: min, -1: max}
-    return tuple(
-        choose[direction](_keys_at(document, path))
-        for path, direction in zip(paths, directions, strict=True)
-    )
+def _chosen(keys: Iterator[tuple[Key, ...]], directions: list[int]) -> tuple[Key, ...]:
+    """The key that comes first in the order of the sort stands for a document with arrays."""
+    return min(keys, key=lambda key: _in_directions(key, directions))
 
 
-def _keys_at(value: Any, path: tuple[str, ...]) -> list[Key]:
-    for position, part in enumerate(path):
-        if not isinstance(value, dict):
-            return [sort_key(None)]
-        value = value.get(part, MISSING)
-        if type(value) is list:
-            return _keys_in(value, path[position + 1 :])
-    return [sort_key(value)]
+def _in_directions(key: tuple[Key, ...], directions: list[int]) -> tuple[Any, ...]:
+    parts = zip(key, directions, strict=True)
+    return tuple([part if direction == 1 else _Falling(part) for part, direction in parts])
 
 
-def _keys_in(array: list[Any], rest: tuple[str, ...]) -> list[Key]:
-    if not rest:
-        return [sort_key(item) for item in array] or [EMPTY_ARRAY_SORT_KEY]
-    index = array_index(rest[0])
-    if index is not None and index < len(array):
-        item = array[index]
-        if len(rest) == 1:
-            return [sort_key(item)]
-        return _keys_at(item, rest[1:])
-    return [key for item in array for key in _keys_at(item, rest)] or [sort_key(None)]
+def _walk(value: Any, path: Parts, position: int) -> tuple[Any, int]:
+    """The value at the path or the first array on the way, and how many names were used."""
+    while type(value) is not list and position < len(path):
+        value = value.get(path[position], MISSING) if isinstance(value, dict) else MISSING
+        position += 1
+    return value, position
+
+
+# where a path goes on: a value and how many names led to it; or its key, once that is settled
+_Open = tuple[Any, int]
+
+
+@dataclass(frozen=True)
+class _Settled:
+    key: Key
+
+
+def _expanded(paths: list[Parts], states: Sequence[_Open | _Settled]) -> Iterator[tuple[Key, ...]]:
+    """Every combination of keys of a document, one for each element of its arrays.
+
+    Paths through the same array take the same element; two arrays side by side are refused, since
+    their elements have no order among each other.
+    """
+    settled: list[_Open | _Settled] = []
+    holders: list[tuple[int, int]] = []
+    array: list[Any] = []
+    for at, (path, state) in enumerate(zip(paths, states, strict=True)):
+        if isinstance(state, _Settled):
+            settled.append(state)
+            continue
+        value, position = _walk(state[0], path, state[1])
+        if type(value) is not list:
+            settled.append(_Settled(sort_key(value)))
+            continue
+        if holders and paths[holders[0][0]][: holders[0][1]] != path[:position]:
+            raise QueryError(
+                "cannot sort with keys that are parallel arrays: "
+                f"{'.'.join(paths[holders[0][0]])!r} and {'.'.join(path)!r}"
+            )
+        array = value
+        holders.append((at, position))
+        settled.append((value, position))
+    if not holders:
+        yield tuple([state.key for state in settled if isinstance(state, _Settled)])
+        return
+    for item in array or [_NO_ELEMENT]:
+        following = list(settled)
+        for at, position in holders:
+            following[at] = _in_element(array, item, paths[at], position)
+        yield from _expanded(paths, following)
+
+
+_NO_ELEMENT = object()
+
+
+def _in_element(array: list[Any], item: Any, path: Parts, position: int) -> _Open | _Settled:
+    """Where a path goes on in one element of an array, or at the position that it names."""
+    if position == len(path):
+        return _Settled(EMPTY_ARRAY_SORT_KEY if item is _NO_ELEMENT else sort_key(item))
+    name = path[position]
+    index = array_index(name)
+    in_document = isinstance(item, dict)
+    if index is not None and index < len(array) and not (in_document and name in item):
+        if position + 1 == len(path):
+            return _Settled(sort_key(array[index]))
+        return (array[index], position + 1)
+    return (item if in_document else {}, position)
