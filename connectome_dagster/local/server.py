@@ -13,8 +13,10 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from connectome_dagster.local import bodies
 from connectome_dagster.local.app import MAX_BODY_BYTES, DataApi, application
@@ -114,11 +116,11 @@ class LocalServer:
             uvicorn.Config(
                 application(api),
                 lifespan="off",
-                http="httptools",
+                http=_WithoutAccessLog,
                 ws="none",
                 log_config=None,
-                # An access log would print the path, and the credential is in it.
-                access_log=False,
+                # Below it uvicorn logs whole requests, whose path holds the credential.
+                log_level="info",
                 timeout_graceful_shutdown=STOP_SECONDS,
             )
         )
@@ -212,6 +214,17 @@ class LocalServer:
             NotFound: there is no such collection.
         """
         return self._store.documents(name)
+
+
+class _WithoutAccessLog(HttpToolsProtocol):
+    """Logs no path, for the credential is in it.
+
+    uvicorn's own switch acts on the process's logger, which other servers may share.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.access_log = False
 
 
 class _Server(uvicorn.Server):

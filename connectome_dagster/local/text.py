@@ -80,9 +80,8 @@ def encode_exactly(value: Any, *, plain: bool) -> bytes:
 
 
 def _refuse_depth(value: Any, depth: int) -> None:
-    # The body's own array or object around the documents is no level of a document.
-    if depth > MAX_DEPTH + 1:
-        raise BadRequest(f"a document nests deeper than {MAX_DEPTH} levels")
+    if depth > MAX_DEPTH:
+        raise BadRequest(f"a value nests deeper than {MAX_DEPTH} levels, the most that BSON has")
     for child in value.values() if type(value) is dict else value if type(value) is list else ():
         if type(child) is dict or type(child) is list:
             _refuse_depth(child, depth + 1)
