@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from http.client import HTTPException, IncompleteRead, RemoteDisconnected
+from http.client import HTTPException, HTTPResponse, IncompleteRead, RemoteDisconnected
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from ssl import SSLCertVerificationError, SSLContext, SSLError
@@ -459,11 +459,21 @@ class _BrokenError(Exception):
 _FOREIGN = (foreign.HTTPError, HTTPException, OSError)
 
 
+class _Head(HTTPResponse):
+    """The head of an answer, without what could not be parsed: urllib3 would log it as it is."""
+
+    def begin(self) -> None:
+        super().begin()
+        self.msg.set_payload("")
+        self.msg.defects = []
+
+
 class _Connection(HTTPConnection):
     """Puts the credential into the request line, and reports whether anything was sent."""
 
     # Shadows what `http.client.HTTPConnection.debuglevel = 1` sets: it would print the URL.
     debuglevel = 0
+    response_class = _Head
 
     _credential = ""
     _last_used = 0.0

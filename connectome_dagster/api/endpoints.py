@@ -438,7 +438,8 @@ def _key(key: object, path: str) -> str:
 
 
 def _instant(value: object, path: str) -> str:
-    if isinstance(value, datetime) and value.utcoffset() is not None:
+    # The zone first: pandas' NaT is a datetime that cannot be asked for its offset.
+    if isinstance(value, datetime) and value.tzinfo is not None and value.utcoffset() is not None:
         # As JavaScript prints dates, and so the service's documents: three digits, and Z.
         utc = value.astimezone(timezone.utc).replace(tzinfo=None)
         return f"{utc.isoformat(timespec='milliseconds')}Z"
