@@ -28,7 +28,11 @@ credential: whoever raises one of these has redacted what came from outside.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from copy import copy
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
     "AuthenticationError",
@@ -59,7 +63,7 @@ class ConfigurationError(ConnectomeError):
     """The settings cannot work; nothing was sent."""
 
 
-class _ServiceError(ConnectomeError):
+class ServiceError(ConnectomeError):
     """An error that belongs to one call of the service.
 
     Attributes:
@@ -84,8 +88,14 @@ class _ServiceError(ConnectomeError):
         self.status = status
         self.body = body
 
+    def saying(self, more: str) -> Self:
+        """Return the same error with more of the story behind its message."""
+        told = copy(self)
+        told.args = (f"{self}. {more}",)
+        return told
 
-class RequestRejected(_ServiceError):
+
+class RequestRejected(ServiceError):
     """The service said no, and saying the same again will not help."""
 
 
@@ -109,7 +119,7 @@ class PayloadTooLarge(RequestRejected):
     """The service refuses the size of what was sent (413)."""
 
 
-class ServiceUnavailable(_ServiceError):
+class ServiceUnavailable(ServiceError):
     """Nothing happened, and the retries are spent.
 
     Attributes:
@@ -121,7 +131,7 @@ class ServiceUnavailable(_ServiceError):
         self.retry_after = retry_after
 
 
-class OutcomeUnknown(_ServiceError):
+class OutcomeUnknown(ServiceError):
     """A write may or may not have happened; it was not sent again.
 
     Attributes:
@@ -137,7 +147,7 @@ class OutcomeUnknown(_ServiceError):
         self.keys = tuple(keys)
 
 
-class ReadInterrupted(_ServiceError):
+class ReadInterrupted(ServiceError):
     """The body broke off before its end.
 
     Attributes:
@@ -149,7 +159,7 @@ class ReadInterrupted(_ServiceError):
         self.rows = rows
 
 
-class MalformedResponse(_ServiceError):
+class MalformedResponse(ServiceError):
     """The answer is not the JSON documents that were asked for."""
 
 
@@ -203,7 +213,7 @@ class DuplicateKeys(ConnectomeError):
         self.keys = tuple(keys)
 
 
-class RowsRejected(_ServiceError):
+class RowsRejected(ServiceError):
     """The service refused rows; all others are written.
 
     Attributes:

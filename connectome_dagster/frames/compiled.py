@@ -1,0 +1,164 @@
+"""Documents to Arrow with pyarrow's JSON reader: fast, and silent where it is not certain.
+
+The reader guesses dates, makes floats of large integers and takes NaN. Each guess leaves a trace
+in what it returns; where there is one, the piece is refused here and `exact` decodes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json
+
+from connectome_dagster.frames.exact import TIMESTAMP, promote_instants
+from connectome_dagster.frames.schema import EXACT_FLOAT, ITEM, Path
+
+_MEMBER = "d"
+_BEFORE, _AFTER = b'{"d":[', b"]}"
+
+
+class Uncertain(Exception):  # asks for the exact decoder, never seen outside
+    """The compiled reader cannot vouch for this piece."""
+
+
+def decode_compiled(
+    piece: bytes, strings: frozenset[Path] = frozenset()
+) -> tuple[pa.RecordBatch, frozenset[Path]]:
+    """Decode the inside of a JSON array of documents, if it is certain to be right.
+
+    Args:
+        piece: `{"a": 1}, {"a": 2}`, known to be UTF-8: the reader does not look.
+        strings: fields known to hold strings that look like dates.
+
+    Returns:
+        The batch, and more fields of that sort.
+
+    Raises:
+        Uncertain: `exact` must decide.
+    """
+    text = _BEFORE + piece + _AFTER
+    explicit = _schema_of(strings)
+    documents = _read(text, explicit)
+    guessed = frozenset(_dates(documents.type, ()))
+    if guessed:
+        documents = _read(text, pa.schema([(_MEMBER, pa.list_(_as_strings(documents.type)))]))
+    return pa.RecordBatch.from_struct_array(_certain_struct(documents)), guessed
+
+
+def _read(text: bytes, explicit: pa.Schema | None) -> pa.StructArray:
+    options = pa.json.ReadOptions(use_threads=False, block_size=len(text) + 1)
+    parse = pa.json.ParseOptions(explicit_schema=explicit, newlines_in_values=True)
+    try:
+        table = pa.json.read_json(
+            pa.BufferReader(text),
+            read_options=options,
+            parse_options=parse,
+            memory_pool=pa.system_memory_pool(),
+        )
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        table = None
+    # The text may close the array itself and go on: then there is another row or another member.
+    if table is None or table.num_rows != 1 or table.column_names != [_MEMBER]:
+        raise Uncertain
+    documents = table.column(0).chunk(0).values
+    if not pa.types.is_struct(documents.type) or documents.null_count:
+        raise Uncertain
+    return documents
+
+
+def _dates(type_: pa.DataType, path: Path) -> Iterable[Path]:
+    if pa.types.is_timestamp(type_):
+        yield path
+    elif pa.types.is_struct(type_):
+        for field in type_:
+            yield from _dates(field.type, (*path, field.name))
+    elif pa.types.is_list(type_):
+        yield from _dates(type_.value_type, (*path, ITEM))
+
+
+def _as_strings(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(type_):
+        return pa.string()
+    if pa.types.is_struct(type_):
+        return pa.struct([(field.name, _as_strings(field.type)) for field in type_])
+    if pa.types.is_list(type_):
+        return pa.list_(_as_strings(type_.value_type))
+    return type_
+
+
+def _schema_of(strings: Iterable[Path]) -> pa.Schema | None:
+    """The schema that says of these paths, and of nothing else, that they are strings."""
+    tree: dict[str, Any] = {}
+    for path in sorted(strings):
+        node = tree
+        for name in path:
+            node = node.setdefault(name, {})
+    if not tree:
+        return None
+    return pa.schema([(_MEMBER, pa.list_(_type_of(tree)))])
+
+
+def _type_of(tree: dict[str, Any]) -> pa.DataType:
+    if not tree:
+        return pa.string()
+    if ITEM in tree:
+        return pa.list_(_type_of(tree[ITEM]))
+    return pa.struct([(name, _type_of(below)) for name, below in tree.items()])
+
+
+def _certain(array: pa.Array) -> pa.Array:
+    """Check one column for the traces of a guess; give it as `exact` would."""
+    type_ = array.type
+    if pa.types.is_string(type_):
+        return promote_instants(array)
+    if pa.types.is_floating(type_):
+        _check_floats(array)
+    elif pa.types.is_struct(type_):
+        return _certain_struct(array)
+    elif pa.types.is_list(type_):
+        items = _certain(array.values)
+        if items is not array.values:
+            mask = array.is_null() if array.null_count else None
+            return pa.ListArray.from_arrays(array.offsets, items, mask=mask)
+    return array
+
+
+def _check_floats(array: pa.Array) -> None:
+    """Beyond 2**53 a float may stand for an integer that it does not hold; NaN is not JSON."""
+    bounds = pc.min_max(pc.abs(array))
+    largest = bounds["max"].as_py()
+    if largest is not None and not largest < EXACT_FLOAT:
+        raise Uncertain
+    if pc.any(pc.is_nan(array)).as_py():
+        raise Uncertain
+
+
+def _certain_struct(array: pa.StructArray) -> pa.Array:
+    names = [field.name for field in array.type]
+    if any(name.startswith("$") for name in names):
+        return _certain_form(array, names)
+    children = [_certain(array.field(at)) for at in range(len(names))]
+    if [child.type for child in children] == [field.type for field in array.type]:
+        return array
+    mask = array.is_null() if array.null_count else None
+    return pa.StructArray.from_arrays(children, names=names, mask=mask)
+
+
+def _certain_form(array: pa.StructArray, names: list[str]) -> pa.Array:
+    """The two forms of Extended JSON that occur in every row; `exact` knows the others."""
+    if len(names) != 1:
+        raise Uncertain
+    values = array.field(0)
+    if values.null_count != array.null_count:
+        raise Uncertain
+    if names == ["$oid"] and pa.types.is_string(values.type):
+        if pc.all(pc.match_substring_regex(values, "^[0-9a-fA-F]{24}$")).as_py() is not False:
+            return values
+    elif names == ["$date"] and pa.types.is_string(values.type):
+        instants = promote_instants(values)
+        if instants.type.equals(TIMESTAMP):
+            return instants
+    raise Uncertain

@@ -1,0 +1,297 @@
+"""Documents to Arrow, exactly: the reference that `compiled` must equal where it dares to answer.
+
+Works on the raw JSON text of each value, column by column, so that every digit is still there
+when the type of a field is decided. Knows nothing of how documents were cut from a body.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from decimal import Decimal, InvalidOperation
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from connectome_dagster.frames.extended_json import Extended, recognise
+from connectome_dagster.frames.schema import EXACT_FLOAT, ITEM, MAX_DIGITS, Path
+
+_T = TypeVar("_T")
+Value = bytes | None  # the JSON text of one value; None where the document lacks the field
+
+TIMESTAMP = pa.timestamp("ms", "UTC")
+
+# As JavaScript prints dates: this text can be made again from the instant, digit by digit.
+_INSTANT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z$"
+_ONE_INSTANT = re.compile(_INSTANT)
+
+_FRACTION = re.compile(rb"[.eE]")
+_FORM = re.compile(rb'\{[ \t\r\n]*"\$')
+
+
+class NotDocuments(Exception):  # never leaves the package: the caller knows where
+    """The text is not a list of JSON objects."""
+
+
+def decode_exactly(
+    piece: bytes, as_text: frozenset[Path] = frozenset()
+) -> tuple[pa.RecordBatch, dict[Path, tuple[str, ...]]]:
+    """Decode the inside of a JSON array of documents.
+
+    Args:
+        piece: `{"a": 1}, {"a": 2}`.
+        as_text: fields that become text whatever this piece holds, because other pieces of the
+            same read hold other types.
+
+    Returns:
+        The batch, and the kinds that were seen in each field that became text for having
+        several.
+
+    Raises:
+        NotDocuments: the text is not JSON, or an item is not an object, or a string is not
+            Unicode (a lone surrogate, bytes that are not UTF-8), which Arrow cannot hold.
+    """
+    documents = _strictly(piece, list[dict[str, msgspec.Raw]])
+    columns = _Columns(as_text)
+    struct = columns.objects([dict(document) for document in documents], ())
+    return pa.RecordBatch.from_struct_array(struct), columns.conflicts
+
+
+def check_utf8(piece: bytes) -> None:
+    """Refuse bytes that are not UTF-8, which neither decoder looks for everywhere.
+
+    Raises:
+        NotDocuments: they are not.
+    """
+    if piece.isascii():
+        return
+    try:
+        piece.decode("utf-8")
+    except UnicodeDecodeError as error:
+        where = error.start
+    else:
+        return
+    raise NotDocuments(f"not UTF-8 at byte {where}")
+
+
+def _strictly(items: bytes, type_: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(b"[" + items + b"]", type=type_)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        reason = type(error).__name__ if isinstance(error, UnicodeDecodeError) else str(error)
+    raise NotDocuments(reason)
+
+
+def _typed(values: Sequence[Value], type_: type[_T]) -> _T:
+    return _strictly(b",".join(b"null" if value is None else value for value in values), type_)
+
+
+class _Columns:
+    """Builds columns and remembers which fields had several kinds."""
+
+    def __init__(self, as_text: frozenset[Path]) -> None:
+        self._as_text = as_text
+        self.conflicts: dict[Path, tuple[str, ...]] = {}
+
+    def objects(self, documents: Sequence[dict[str, msgspec.Raw] | None], path: Path) -> pa.Array:
+        names = dict.fromkeys(name for document in documents if document for name in document)
+        children = [
+            self.column(
+                [
+                    bytes(document[name]) if document and name in document else None
+                    for document in documents
+                ],
+                (*path, name),
+            )
+            for name in names
+        ]
+        if not names:
+            return pa.array([None if d is None else {} for d in documents], pa.struct([]))
+        missing = pa.array([document is None for document in documents])
+        return pa.StructArray.from_arrays(children, names=list(names), mask=missing)
+
+    def column(self, values: Sequence[Value], path: Path) -> pa.Array:
+        kinds = dict.fromkeys(map(_kind, values))
+        kinds.pop("null", None)
+        if not kinds:
+            _typed(values, list[None])
+            return pa.nulls(len(values))
+        if path in self._as_text:
+            return self._text(values, path, tuple(kinds))
+        forms = self._forms(values) if "object" in kinds else None
+        if forms:
+            kinds = dict.fromkeys(
+                form.kind if form else _kind(value)
+                for value, form in zip(values, forms, strict=True)
+            )
+            kinds.pop("null", None)
+        build = self._builder(tuple(sorted(kinds)), forms, path)
+        array = build(values) if build else None
+        return self._text(values, path, tuple(kinds)) if array is None else array
+
+    def _builder(
+        self, kinds: tuple[str, ...], forms: list[Extended | None] | None, path: Path
+    ) -> Callable[[Sequence[Value]], pa.Array | None] | None:
+        builders: dict[tuple[str, ...], Callable[[Sequence[Value]], pa.Array | None]] = {
+            ("bool",): lambda values: pa.array(_typed(values, list[bool | None]), pa.bool_()),
+            ("string",): _strings,
+            ("int",): partial(_integers, forms=forms),
+            ("float",): partial(_floats, forms=forms),
+            ("float", "int"): partial(_floats, forms=forms),
+            ("array",): partial(self._lists, path=path),
+            ("object",): partial(self._structs, path=path),
+            ("extended",): _json_text,
+        }
+        if forms and len(kinds) == 1 and kinds[0] in _FORM_BUILDERS:
+            return partial(_FORM_BUILDERS[kinds[0]], forms=forms)
+        if forms and kinds == ("decimal", "int"):
+            return partial(_decimals, forms=forms)
+        return builders.get(kinds)
+
+    def _forms(self, values: Sequence[Value]) -> list[Extended | None] | None:
+        forms = [
+            recognise(_strictly(value, list[dict[str, Any]])[0])
+            if value and _FORM.match(value)
+            else None
+            for value in values
+        ]
+        return forms if any(forms) else None
+
+    def _structs(self, values: Sequence[Value], path: Path) -> pa.Array:
+        return self.objects(_typed(values, list[dict[str, msgspec.Raw] | None]), path)
+
+    def _lists(self, values: Sequence[Value], path: Path) -> pa.Array:
+        rows = _typed(values, list[list[msgspec.Raw] | None])
+        offsets = [0]
+        for row in rows:
+            offsets.append(offsets[-1] + len(row or ()))
+        items = self.column([bytes(item) for row in rows for item in row or ()], (*path, ITEM))
+        missing = pa.array([row is None for row in rows])
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items, mask=missing)
+
+    def _text(self, values: Sequence[Value], path: Path, kinds: tuple[str, ...]) -> pa.Array:
+        self.conflicts[path] = kinds
+        return _json_text(values, strings_as_they_are=True)
+
+
+def _kind(value: Value) -> str:
+    if value is None or value == b"null":
+        return "null"
+    kind = _KINDS.get(value[:1])
+    if kind is None:
+        return "float" if _FRACTION.search(value) else "int"
+    return kind
+
+
+_KINDS = {b'"': "string", b"{": "object", b"[": "array", b"t": "bool", b"f": "bool"}
+
+
+def _json_text(values: Sequence[Value], strings_as_they_are: bool = False) -> pa.Array:
+    """The JSON text of each value, without insignificant space and with every digit."""
+    texts: list[str | None] = []
+    for value in values:
+        kind = _kind(value)
+        if value is None or kind == "null":
+            texts.append(None)
+        elif kind == "string" and strings_as_they_are:
+            texts.append(_strictly(value, list[str])[0])
+        else:
+            # A number beyond the range of floats is legal JSON, though no decoder here takes it.
+            if kind != "float":
+                _strictly(value, list[msgspec.Raw])
+            texts.append(msgspec.json.format(value, indent=-1).decode())
+    return pa.array(texts, pa.string())
+
+
+def _strings(values: Sequence[Value]) -> pa.Array:
+    return promote_instants(pa.array(_typed(values, list[str | None]), pa.string()))
+
+
+def promote_instants(array: pa.Array) -> pa.Array:
+    """Turn strings into timestamps if every one of them is an instant as JavaScript prints it."""
+    first = next((value for value in array if value.is_valid), None)
+    if first is None or not _ONE_INSTANT.match(first.as_py()):
+        return array
+    if not pc.all(pc.match_substring_regex(array, _INSTANT)).as_py():
+        return array
+    try:
+        return pc.cast(array, TIMESTAMP)
+    except pa.ArrowInvalid:  # a thirteenth month: text that only looks like an instant
+        return array
+
+
+def _integers(values: Sequence[Value], forms: list[Extended | None] | None) -> pa.Array | None:
+    numbers = _numbers(values, forms)
+    try:
+        return pa.array(numbers, pa.int64())
+    except OverflowError:
+        pass
+    if any(number is not None and abs(number) >= 10**MAX_DIGITS for number in numbers):
+        return None
+    return pa.array([None if n is None else Decimal(n) for n in numbers], pa.decimal128(38, 0))
+
+
+def _floats(values: Sequence[Value], forms: list[Extended | None] | None) -> pa.Array | None:
+    try:
+        numbers = _numbers(values, forms)
+    except _BeyondFloats:
+        return None
+    if any(type(number) is int and abs(number) > EXACT_FLOAT for number in numbers):
+        return None
+    return pa.array([None if n is None else float(n) for n in numbers], pa.float64())
+
+
+class _BeyondFloats(Exception):
+    pass
+
+
+def _numbers(values: Sequence[Value], forms: list[Extended | None] | None) -> list[Any]:
+    if forms:
+        plain = [None if form else value for value, form in zip(values, forms, strict=True)]
+        read = _numbers(plain, None)
+        return [form.value if form else n for form, n in zip(forms, read, strict=True)]
+    try:
+        return _typed(values, list[int | float | None])
+    except NotDocuments as error:
+        beyond = "out of range" in str(error)
+        if not beyond:
+            raise
+    raise _BeyondFloats
+
+
+def _of_forms(
+    values: Sequence[Value], forms: list[Extended | None], type_: pa.DataType
+) -> pa.Array:
+    del values  # every one of them is a form
+    return pa.array([form.value if form else None for form in forms], type_)
+
+
+def _decimals(values: Sequence[Value], forms: list[Extended | None]) -> pa.Array | None:
+    numbers = [
+        form.value if form else None if value in (None, b"null") else _strictly(value, list[int])[0]
+        for value, form in zip(values, forms, strict=True)
+    ]
+    decimals = [None if number is None else Decimal(number) for number in numbers]
+    if not all(number is None or number.is_finite() for number in decimals):
+        return _json_text(values)
+    scale = max(-_exponent(number) for number in decimals if number is not None)
+    try:
+        return pa.array(decimals, pa.decimal128(MAX_DIGITS, max(scale, 0)))
+    except (pa.ArrowInvalid, InvalidOperation):
+        return _json_text(values)
+
+
+def _exponent(number: Decimal) -> int:
+    return int(number.as_tuple().exponent)
+
+
+_FORM_BUILDERS: dict[str, Callable[..., pa.Array | None]] = {
+    "oid": partial(_of_forms, type_=pa.string()),
+    "timestamp": partial(_of_forms, type_=TIMESTAMP),
+    "binary": partial(_of_forms, type_=pa.binary()),
+    "uuid": partial(_of_forms, type_=pa.binary(16)),
+    "decimal": _decimals,
+}

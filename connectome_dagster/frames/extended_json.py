@@ -1,0 +1,181 @@
+"""MongoDB Extended JSON v2: objects such as `{"$oid": "…"}` that stand for one value.
+
+Both forms, canonical and relaxed, as the specification has them ("MongoDB Extended JSON (v2)").
+Knows which Python value a form means; what Arrow makes of it is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal, InvalidOperation
+from typing import Any, NamedTuple
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MILLISECOND = timedelta(milliseconds=1)
+_INT64 = range(-(2**63), 2**63)
+_HEX24 = re.compile(r"[0-9a-fA-F]{24}")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_INTEGER = re.compile(r"-?[0-9]+")
+_INSTANT = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:?\d\d)"
+)
+
+
+class Extended(NamedTuple):
+    """One value that was written as Extended JSON.
+
+    Attributes:
+        kind: `"oid"`, `"timestamp"` (value: milliseconds since the epoch), `"int"`, `"float"`,
+            `"decimal"`, `"binary"`, `"uuid"` (16 bytes) or `"extended"` (any other form).
+        value: as the kind says; None for `"extended"`, whose text stands for itself.
+    """
+
+    kind: str
+    value: Any
+
+
+def recognise(document: Mapping[str, Any]) -> Extended | None:
+    """Tell what an object stands for, None if it is an ordinary object.
+
+    An object that only looks like a form, such as `{"$oid": 5}`, is an ordinary object: its
+    members are kept.
+    """
+    form = _FORMS.get(next(iter(document), ""))
+    return form(document) if form else None
+
+
+def _only(
+    name: str, read: Callable[[Any], Extended | None]
+) -> Callable[[Mapping[str, Any]], Extended | None]:
+    return lambda document: read(document[name]) if len(document) == 1 else None
+
+
+def _oid(value: Any) -> Extended | None:
+    return Extended("oid", value) if isinstance(value, str) and _HEX24.fullmatch(value) else None
+
+
+def _integer(value: Any) -> int | None:
+    if isinstance(value, str) and _INTEGER.fullmatch(value) and int(value) in _INT64:
+        return int(value)
+    return None
+
+
+def _number(value: Any) -> Extended | None:
+    integer = _integer(value)
+    return None if integer is None else Extended("int", integer)
+
+
+def _double(value: Any) -> Extended | None:
+    if not isinstance(value, str) or value.strip() != value:
+        return None
+    try:
+        return Extended("float", float(value.replace("_", "?")))
+    except ValueError:
+        return None
+
+
+def _decimal(value: Any) -> Extended | None:
+    if not isinstance(value, str) or value.strip() != value:
+        return None
+    try:
+        return Extended("decimal", Decimal(value.replace("_", "?")))
+    except InvalidOperation:
+        return None
+
+
+def _date(value: Any) -> Extended | None:
+    if isinstance(value, str):
+        milliseconds = parse_instant(value)
+    elif isinstance(value, dict) and set(value) == {"$numberLong"}:
+        milliseconds = _integer(value["$numberLong"])
+    elif type(value) is int and value in _INT64:
+        milliseconds = value
+    else:
+        return None
+    return None if milliseconds is None else Extended("timestamp", milliseconds)
+
+
+def parse_instant(text: str) -> int | None:
+    """Milliseconds since the epoch of an ISO instant with zone; None if it is none.
+
+    Digits below the millisecond would be lost, so an instant that has them is none.
+    """
+    match = _INSTANT.fullmatch(text)
+    if not match:
+        return None
+    *parts, fraction, zone = match.groups()
+    fraction = (fraction or "").ljust(3, "0")
+    if fraction[3:].strip("0"):
+        return None
+    try:
+        instant = datetime(*map(int, parts), tzinfo=_zone(zone))  # type: ignore[misc, arg-type]  # six numbers by the pattern
+    except ValueError:
+        return None
+    return (instant - _EPOCH) // _MILLISECOND + int(fraction[:3])
+
+
+def _zone(text: str) -> timezone:
+    if text == "Z":
+        return timezone.utc
+    digits = text[1:].replace(":", "")
+    offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+    return timezone(-offset if text[0] == "-" else offset)
+
+
+def _binary(document: Mapping[str, Any]) -> Extended | None:
+    """`{"$binary": {"base64": …, "subType": …}}`, and the older form with `$type` beside it."""
+    inner = document["$binary"]
+    if len(document) == 1 and isinstance(inner, dict) and set(inner) == {"base64", "subType"}:
+        text, subtype = inner["base64"], inner["subType"]
+    elif len(document) == 2 and "$type" in document:
+        text, subtype = inner, document["$type"]
+    else:
+        return None
+    if not isinstance(text, str) or not isinstance(subtype, str):
+        return None
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    if subtype.lstrip("0") == "4" and len(data) == 16:
+        return Extended("uuid", data)
+    # Another subtype than the generic one is part of the value: its text keeps it.
+    return Extended("binary", data) if subtype.strip("0") == "" else Extended("extended", None)
+
+
+def _uuid(value: Any) -> Extended | None:
+    if isinstance(value, str) and _UUID.fullmatch(value):
+        return Extended("uuid", bytes.fromhex(value.replace("-", "")))
+    return None
+
+
+def _other(*names: str) -> Callable[[Mapping[str, Any]], Extended | None]:
+    return lambda document: Extended("extended", None) if set(document) == set(names) else None
+
+
+_FORMS: dict[str, Callable[[Mapping[str, Any]], Extended | None]] = {
+    "$oid": _only("$oid", _oid),
+    "$date": _only("$date", _date),
+    "$numberInt": _only("$numberInt", _number),
+    "$numberLong": _only("$numberLong", _number),
+    "$numberDouble": _only("$numberDouble", _double),
+    "$numberDecimal": _only("$numberDecimal", _decimal),
+    "$binary": _binary,
+    "$type": lambda document: _binary(document) if "$binary" in document else None,
+    "$uuid": _only("$uuid", _uuid),
+    "$timestamp": _other("$timestamp"),
+    "$regularExpression": _other("$regularExpression"),
+    "$symbol": _other("$symbol"),
+    "$code": lambda document: (
+        Extended("extended", None) if set(document) <= {"$code", "$scope"} else None
+    ),
+    "$scope": _other("$scope", "$code"),
+    "$dbPointer": _other("$dbPointer"),
+    "$minKey": _other("$minKey"),
+    "$maxKey": _other("$maxKey"),
+    "$undefined": _other("$undefined"),
+}

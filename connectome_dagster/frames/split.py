@@ -1,0 +1,314 @@
+"""Cuts the body of a read, as it arrives in chunks, into pieces of whole documents.
+
+Bytes in, bytes out: nothing is decoded here, and nothing is known of Arrow or of HTTP. A cut is
+first guessed from how documents began before (one search from the right) and can be asked for
+exactly (a scan of the structure). A wrong guess cannot pass a strict parser: what it leaves is
+an unbalanced piece, because the piece before began where a document begins.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from connectome_dagster.errors import MalformedResponse
+
+# A piece is what one call of a parser gets: large enough that the call costs nothing beside the
+# parsing, small enough that a handful in flight stays far below the memory that a read may take.
+PIECE_BYTES = 1 << 20
+
+# What a wrapper may say before and after the documents (U1), and how much of a body that is not
+# documents is kept for the error's text.
+WRAPPER_BYTES = 64 << 10
+
+# One document must fit in memory several times over; MongoDB stores none above 16 MiB, and JSON
+# escapes can make six bytes of one.
+DOCUMENT_BYTES = 96 << 20
+
+_SPACE = b" \t\r\n"
+_QUOTE, _BACKSLASH, _COMMA = 0x22, 0x5C, 0x2C
+
+_STRUCTURE = np.zeros(256, dtype=bool)
+_STRUCTURE[list(b'"\\{}[],')] = True
+_DEPTH = np.zeros(256, dtype=np.int32)
+_DEPTH[list(b"{[")] = 1
+_DEPTH[list(b"}]")] = -1
+
+# From the brace that ends a document to the colon behind the first name of the next one.
+_BETWEEN = re.compile(rb'[ \t\r\n]*,[ \t\r\n]*\{[ \t\r\n]*"(?:[^"\\]|\\.)*"[ \t\r\n]*:')
+
+
+@dataclass(frozen=True)
+class Boundaries:
+    """Where the items of an array end, found from the structure and never guessed.
+
+    Attributes:
+        last_comma: position of the last comma between two items, -1 if there is none.
+        first_comma: position of the first one, -1 if there is none.
+        end: position of the bracket that closes the array, -1 if it is not there.
+    """
+
+    last_comma: int
+    first_comma: int
+    end: int
+
+
+def boundaries(body: bytes | bytearray) -> Boundaries:
+    """Find the boundaries of the items in `body`, which begins inside an array."""
+    if not body:
+        return Boundaries(-1, -1, -1)
+    codes = np.frombuffer(body, dtype=np.uint8)
+    at = np.flatnonzero(_STRUCTURE[codes])
+    kinds = codes[at]
+    quotes = kinds == _QUOTE
+    if (kinds == _BACKSLASH).any():
+        quotes &= ~_escaped(codes, at)
+    outside = (np.cumsum(quotes) & 1) == 0
+    depth = np.cumsum(_DEPTH[kinds] * outside)
+    ends = at[(depth < 0) & outside]
+    end = int(ends[0]) if len(ends) else -1
+    commas = at[(kinds == _COMMA) & outside & (depth == 0)]
+    if end >= 0:
+        commas = commas[commas < end]
+    if not len(commas):
+        return Boundaries(-1, -1, end)
+    return Boundaries(int(commas[-1]), int(commas[0]), end)
+
+
+def _escaped(codes: npt.NDArray[np.uint8], at: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """Tell which of the positions `at` stand behind an odd run of backslashes."""
+    slashes = np.flatnonzero(codes == _BACKSLASH)
+    begins_run = np.diff(slashes, prepend=-2) != 1
+    run_begin = np.maximum.accumulate(np.where(begins_run, slashes, 0))
+    odd_ends = slashes[(slashes - run_begin) % 2 == 0]
+    escaped = np.zeros(len(codes) + 1, dtype=bool)
+    escaped[odd_ends + 1] = True
+    return escaped[at]
+
+
+class Splitter:
+    """Takes chunks of a body and gives pieces: the inside of an array, cut between documents.
+
+    Args:
+        response_path: where the array stands in a wrapped response, `"data"` or
+            `"result.items"`; None finds it by itself (U1).
+        piece_bytes: how much is gathered before a cut is looked for.
+
+    Raises:
+        MalformedResponse: from every method, when the body is not an array of documents.
+    """
+
+    def __init__(self, response_path: str | None = None, piece_bytes: int = PIECE_BYTES) -> None:
+        self._path = response_path
+        self._piece_bytes = piece_bytes
+        self._wanted = piece_bytes
+        self._buffer = bytearray()
+        self._found = False
+        self._head = b""  # the wrapper before the documents
+        self._between = b""
+        self._behind = b""  # what stood behind the last piece
+        self._cut = False
+        self.exact = False
+
+    def feed(self, chunk: bytes) -> bytes | None:
+        """Take a chunk; give the next piece, or None while there is not enough for one."""
+        self._buffer += chunk
+        if not self._found and not self._find_array():
+            return None
+        return self.next_piece()
+
+    def next_piece(self) -> bytes | None:
+        """Cut the next piece off what has arrived; None while there is not enough."""
+        if not self._found or len(self._buffer) < self._wanted:
+            return None
+        comma = -1 if self.exact else self._guess()
+        if comma < 0:
+            found = boundaries(self._buffer)
+            self._learn(found)
+            comma = found.last_comma
+        if comma < 0:
+            if len(self._buffer) > DOCUMENT_BYTES:
+                raise MalformedResponse(
+                    f"a document of more than {DOCUMENT_BYTES >> 20} MiB, or not an array of "
+                    "documents; check the collection, or exclude the large field with project"
+                )
+            # What was scanned once is not scanned again until as much again has arrived.
+            self._wanted = 2 * len(self._buffer)
+            return None
+        piece = bytes(memoryview(self._buffer)[:comma])
+        del self._buffer[: comma + 1]
+        self._wanted = self._piece_bytes
+        self._cut = True
+        return piece
+
+    def take_back(self, pieces: list[bytes]) -> None:
+        """Put pieces back, the first cut first, and cut exactly from here on."""
+        text = b",".join(pieces)
+        if self._behind:
+            self._buffer = bytearray(text + self._behind)
+        else:
+            self._buffer[:0] = text + b","
+        self._wanted = 0
+        self.exact = True
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there are bytes that were not given out."""
+        return bool(self._buffer)
+
+    def finish(self) -> tuple[bytes, bool]:
+        """Give what is left when no more chunks come and every piece before proved right.
+
+        Returns:
+            The last piece (empty if nothing is left), and whether the array was closed: if not,
+            the body broke off, and the piece holds the documents that still arrived whole.
+        """
+        if not self._found:
+            return self._unstarted()
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        end = len(rest.rstrip(_SPACE)) - 1
+        closed = rest[end : end + 1] == b"]"
+        if self._head or self.exact or not closed:
+            found = boundaries(rest)
+            closed = found.end >= 0
+            end = found.end if closed else max(found.last_comma, 0)
+            closed = closed and self._wrapper_closes(rest[end + 1 :])
+        self._behind = rest[end:]
+        piece = rest[:end]
+        if closed and self._cut and not piece.strip(_SPACE):
+            raise MalformedResponse("the array of documents ends with a comma")
+        return piece.strip(_SPACE), closed
+
+    def _guess(self) -> int:
+        """Guess the last boundary: the place that looks as the first one did."""
+        if not self._between:
+            return -1
+        at = self._buffer.rfind(self._between)
+        if at < 0:
+            return -1
+        return self._buffer.index(b",", at)
+
+    def _learn(self, found: Boundaries) -> None:
+        if self._between or found.first_comma < 0:
+            return
+        brace = self._buffer.rfind(b"}", 0, found.first_comma)
+        between = _BETWEEN.match(self._buffer, brace + 1)
+        if brace >= 0 and between:
+            self._between = b"}" + between.group()
+
+    def _find_array(self) -> bool:
+        """Look for the bracket that opens the documents; drop what stands before it."""
+        start = _skip_space(self._buffer, 0)
+        if start == len(self._buffer):
+            self._bound_head(start)
+            return False
+        first = self._buffer[start]
+        if first == ord("["):
+            if self._path:
+                raise MalformedResponse(
+                    f"the response is a bare array, but response_path={self._path!r} is set; "
+                    "leave response_path unset"
+                )
+            self._found = True
+            del self._buffer[: start + 1]
+            return True
+        if first != ord("{"):
+            raise MalformedResponse("the response is not JSON documents" + self._shown())
+        at = _array_in_wrapper(bytes(self._buffer[:WRAPPER_BYTES]), self._path)
+        if at < 0:
+            self._bound_head(len(self._buffer))
+            return False
+        self._found = True
+        self._head = bytes(self._buffer[:at])
+        del self._buffer[: at + 1]
+        return True
+
+    def _bound_head(self, length: int) -> None:
+        if length > WRAPPER_BYTES:
+            raise MalformedResponse(
+                f"no array of documents within the first {WRAPPER_BYTES >> 10} KiB of the "
+                "response; set response_path to where it stands"
+            )
+
+    def _unstarted(self) -> tuple[bytes, bool]:
+        try:
+            whole = msgspec.json.decode(bytes(self._buffer))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return b"", False
+        where = f" at response_path={self._path!r}" if self._path else ""
+        said = " (the service reports an error)" if _reports_error(whole) else ""
+        raise MalformedResponse(
+            f"the response holds no array of documents{where}{said}" + self._shown()
+        )
+
+    def _wrapper_closes(self, tail: bytes) -> bool:
+        """Check what follows the array: nothing, or the rest of the object around it."""
+        if len(tail) > WRAPPER_BYTES:
+            raise MalformedResponse(
+                f"more than {WRAPPER_BYTES >> 10} KiB follow the documents; if another array "
+                "holds them, set response_path"
+            )
+        if not self._head:
+            if tail.strip(_SPACE):
+                raise MalformedResponse("the response goes on after the array of documents")
+            return True
+        try:
+            whole = msgspec.json.decode(self._head + b"[]" + tail)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return False
+        if self._path is None and sum(isinstance(value, list) for value in whole.values()) > 1:
+            raise MalformedResponse(
+                "the response holds several arrays; set response_path to the one with documents"
+            )
+        return True
+
+    def _shown(self) -> str:
+        return ": " + bytes(self._buffer[:200]).decode("utf-8", "backslashreplace")
+
+
+def _reports_error(whole: object) -> bool:
+    return isinstance(whole, dict) and any(key in whole for key in ("error", "errors", "message"))
+
+
+def _skip_space(text: bytes | bytearray, at: int) -> int:
+    while at < len(text) and text[at] in _SPACE:
+        at += 1
+    return at
+
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]', re.DOTALL)
+
+
+def _array_in_wrapper(head: bytes, path: str | None) -> int:
+    """Position of the bracket that opens the documents in a wrapper; -1 if it is not there yet.
+
+    With a path it is the array of that path, else the first array that is a member of the
+    outermost object.
+    """
+    names: list[str] = []  # the member that is open at each depth
+    kinds: list[int] = []
+    name = ""
+    for token in _TOKEN.finditer(head):
+        text = token.group()
+        kind = text[0]
+        if kind == _QUOTE:
+            name = text[1:-1].decode("utf-8", "backslashreplace")
+        elif kind == ord(":"):
+            names[-1] = name
+        elif kind == ord("[") and kinds == [ord("{")] * len(kinds) and kinds:
+            if ".".join(names) == path or (path is None and len(kinds) == 1):
+                return token.start()
+            kinds.append(kind)
+            names.append("")
+        elif kind in b"{[":
+            kinds.append(kind)
+            names.append("")
+        elif kind in b"}]" and kinds:
+            kinds.pop()
+            names.pop()
+    return -1

@@ -1,0 +1,332 @@
+"""The engine without Dagster: a connection to the service and the collections behind it.
+
+The public face of `transfer`; what a read or a write is made of stands in `read` and `write`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from connectome_dagster.api import endpoints as calls
+from connectome_dagster.api.client import Client
+from connectome_dagster.api.credentials import Credentials
+from connectome_dagster.api.retry import RetryPolicy
+from connectome_dagster.errors import ConfigurationError
+from connectome_dagster.transfer import write
+from connectome_dagster.transfer.marks import BOOKKEEPING
+from connectome_dagster.transfer.read import Documents
+from connectome_dagster.transfer.report import WriteReport
+from connectome_dagster.transfer.rows import Frame
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+DEFAULT_BASE_URL = "https://app.connectomesystem.com"  # F1
+
+
+class Connectome:
+    """A connection to the service; use it in a `with` block, or close it.
+
+    Args:
+        base_url: where the service is (F1).
+        read_credential: serves reads (F2); may be overridden for a collection.
+        write_credential: serves writes, updates and deletes (F2); may be overridden as well.
+        concurrency: requests in flight at a time of one write.
+        batch_rows: documents in one batch at most.
+        batch_bytes: bytes of one batch at most; a larger document travels alone.
+        connect_timeout: seconds to wait for a connection.
+        read_timeout: seconds to wait for the next bytes of an answer.
+        max_attempts: how often a request is sent at most, where repeating it is harmless.
+        response_path: where a response holds its documents if it is no bare array, `"data"` for
+            one; None finds them (U1).
+        no_match_status: the status of an update that found nothing (U9).
+
+    Raises:
+        ConfigurationError: a setting cannot work.
+
+    Example:
+        >>> with Connectome(read_credential="r", base_url="http://127.0.0.1:8787") as connectome:
+        ...     connectome.collection("movies")
+        <Collection 'movies' at http://127.0.0.1:8787>
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str = DEFAULT_BASE_URL,
+        read_credential: str | None = None,
+        write_credential: str | None = None,
+        concurrency: int = 8,
+        batch_rows: int = 1000,
+        batch_bytes: int = 1 << 20,
+        connect_timeout: float = 10.0,
+        read_timeout: float = 60.0,
+        max_attempts: int = 5,
+        response_path: str | None = None,
+        no_match_status: int = 404,
+    ) -> None:
+        for name, value in (
+            ("concurrency", concurrency),
+            ("batch_rows", batch_rows),
+            ("batch_bytes", batch_bytes),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigurationError(f"{name} is {value!r}: give a whole number from 1")
+        self._credentials = Credentials(read_credential, write_credential)
+        self._bounds = (concurrency, batch_rows, batch_bytes)
+        self._response_path = response_path
+        self._client = Client(
+            base_url,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            retry=RetryPolicy(max_attempts=max_attempts),
+            pool_size=concurrency + 1,  # a write in flight, and a read beside it
+            no_match_status=no_match_status,
+        )
+        self.base_url = base_url
+
+    def collection(
+        self,
+        id: str,  # noqa: A002 - the service's word for it
+        *,
+        read_credential: str | None = None,
+        write_credential: str | None = None,
+    ) -> Collection:
+        """Return a collection. Nothing is sent, so it is not known yet whether it exists.
+
+        Args:
+            id: the collection id, as in the URL of its *Integration > API* page.
+            read_credential: in place of the connection's.
+            write_credential: in place of the connection's.
+
+        Raises:
+            ConfigurationError: an id or credential that cannot be one.
+        """
+        credentials = Credentials(
+            self._credentials.read if read_credential is None else read_credential,
+            self._credentials.write if write_credential is None else write_credential,
+        )
+        calls.check_collection(id)
+        target = write.Target(self._client, credentials, id, *self._bounds)
+        return Collection(target, self.base_url, self._response_path)
+
+    def close(self) -> None:
+        """Close the connections; a read that is going on ends with an error."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Connectome {self.base_url}>"
+
+
+class Collection:
+    """One collection of JSON documents; made by `Connectome.collection`.
+
+    Attributes:
+        id: the collection id.
+    """
+
+    def __init__(self, target: write.Target, base_url: str, response_path: str | None) -> None:
+        self.id = target.collection
+        self._target = target
+        self._base_url = base_url
+        self._response_path = response_path
+
+    def __repr__(self) -> str:
+        return f"<Collection {self.id!r} at {self._base_url}>"
+
+    def find(
+        self,
+        query: Mapping[str, Any] | None = None,
+        *,
+        project: Mapping[str, Any] | None = None,
+        sort: Mapping[str, int] | None = None,
+        limit: int | None = None,
+    ) -> Documents:
+        """Describe a read (F3); it is sent when a frame is asked of what is returned.
+
+        Args:
+            query: a MongoDB filter; None finds everything. Datetimes with a zone become ISO
+                instants, as this package writes them.
+            project: fields to include (1) or exclude (0).
+            sort: fields and 1 (ascending) or -1 (descending), the first field first.
+            limit: documents at most, from 1; None for no limit.
+
+        Returns:
+            Documents, lazily. `_id` is among the fields unless `project` excludes it.
+
+        Raises:
+            ConfigurationError: no read credential, or something that JSON cannot say.
+
+        Example:
+            >>> movies.find({"amount": {"$gte": 30}}, sort={"amount": 1}, limit=10).to_pandas()
+              ...  # doctest: +SKIP
+        """
+        call = calls.read_with_query(self.id, query=query, project=project, sort=sort, limit=limit)
+        self._target.credentials.for_("read", call.verb, self.id)
+        return Documents(
+            self._target.client,
+            self._target.credentials,
+            call,
+            response_path=self._response_path,
+            show_bookkeeping=any(
+                name.partition(".")[0] == BOOKKEEPING and bool(shown)
+                for name, shown in (project or {}).items()
+            ),
+        )
+
+    def append(self, frame: Frame) -> WriteReport:
+        """Insert every row of a frame (F7), in batches, several in flight.
+
+        The order in which the batches land is not promised. Running it again inserts again.
+
+        Args:
+            frame: a pandas DataFrame (its index is not kept, but named levels are), a pyarrow
+                Table, RecordBatch or RecordBatchReader, anything that speaks
+                `__arrow_c_stream__`, or an iterable of those or of dicts. It is read as it is
+                sent, so it may be larger than memory.
+
+        Returns:
+            The report; `inserted` counts the documents of acknowledged batches.
+
+        Raises:
+            OutcomeUnknown: the fate of a batch is not known; it was not sent again. Look before
+                running it again.
+            EncodeError: a value that JSON cannot say; what stood in earlier batches may be sent.
+            ConnectomeError: the service refused, or could not be reached.
+        """
+        return write.append(self._target, frame)
+
+    def upsert(self, frame: Frame, on: Sequence[str]) -> WriteReport:
+        """Update the document with each row's key, or create it (F6).
+
+        One request per row, several in flight, never two for one key. A request whose outcome is
+        unknown is read back by its key, and sent again only if it did not land.
+
+        Args:
+            frame: as for `append`. A frame in memory is checked whole before anything is sent, a
+                stream while it is sent.
+            on: names of the columns that together name one document.
+
+        Returns:
+            The report; the service does not tell which rows were inserted and which updated.
+
+        Raises:
+            DuplicateKeys: two rows have one key, or two documents do.
+            EncodeError: a key that is null or NaN, or a value that JSON cannot say.
+            OutcomeUnknown: the fate of a row stays unknown.
+            ConnectomeError: the service refused, or could not be reached.
+        """
+        return write.upsert(self._target, frame, on)
+
+    def replace(
+        self,
+        frame: Frame,
+        where: Mapping[str, Any],
+        *,
+        everything: bool = False,
+        empty: Literal["refuse", "delete"] = "refuse",
+    ) -> WriteReport:
+        """Replace what a query finds by the rows of a frame.
+
+        Inserts the rows first, reads back that all of them are there, and only then deletes what
+        was there before: a reader may see both for a moment, never neither. What is inserted
+        carries its load id, in the field `_dagster`, which readers hide. After a failure, running
+        it again repairs everything.
+
+        Args:
+            frame: as for `append`. Rows that `where` does not find are inserted all the same, and
+                are not found by the next replace: keep them within it.
+            where: a MongoDB filter for what is replaced.
+            everything: must be True for an empty `where`, which finds the whole collection.
+            empty: `"delete"` lets a frame without rows delete what `where` finds.
+
+        Returns:
+            The report; the service does not tell how many documents were deleted.
+
+        Raises:
+            ConfigurationError: an empty `where` without `everything=True`, an empty frame, or a
+                missing read or write credential.
+            OutcomeUnknown: the fate of a batch is not known, or not all rows were read back.
+                Nothing was deleted.
+            ConnectomeError: the service refused, or could not be reached.
+        """
+        if empty not in ("refuse", "delete"):
+            raise ConfigurationError(f"empty is {empty!r}: give 'refuse' or 'delete'")
+        self._check_everything("replace", "where", where, everything)
+        return write.replace(self._target, frame, where, empty=empty)
+
+    def update(
+        self, search: Mapping[str, Any], data: Mapping[str, Any], *, upsert: bool = False
+    ) -> WriteReport:
+        """Send one update, as the service documents it (F6).
+
+        Args:
+            search: a MongoDB filter. Whether one document or all that match are updated is not
+                documented (U6).
+            data: fields and their new values.
+            upsert: create a document if none matches.
+
+        Raises:
+            NoMatch: nothing matched, and `upsert` is False.
+            OutcomeUnknown: the update may have happened.
+            ConnectomeError: the service refused, or could not be reached.
+        """
+        return write.update(self._target, search, data, upsert=upsert)
+
+    def insert(self, document: Mapping[str, Any]) -> WriteReport:
+        """Insert one document.
+
+        Raises:
+            OutcomeUnknown: the document may have been inserted; it was not sent again.
+            ConnectomeError: the service refused, or could not be reached.
+        """
+        return write.insert(self._target, document)
+
+    def delete(self, query: Mapping[str, Any], *, everything: bool = False) -> WriteReport:
+        """Remove every document that a query finds (F8).
+
+        Args:
+            query: a MongoDB filter.
+            everything: must be True for an empty query, which finds the whole collection.
+
+        Returns:
+            The report; the service does not tell how many documents were removed.
+
+        Raises:
+            ConfigurationError: an empty query without `everything=True`.
+            ConnectomeError: the service refused, or could not be reached.
+        """
+        self._check_everything("delete", "query", query, everything)
+        return write.delete(self._target, query)
+
+    def _check_everything(
+        self, operation: str, name: str, query: Mapping[str, Any], everything: bool
+    ) -> None:
+        if not isinstance(query, Mapping):
+            raise ConfigurationError(
+                f"{operation} in collection {self.id!r}: {name} is a {type(query).__name__}; give "
+                "a filter as a dict"
+            )
+        if not query and everything is not True:
+            raise ConfigurationError(
+                f"{operation} in collection {self.id!r}: an empty {name} finds every document. If "
+                "that is meant, pass everything=True. Nothing was sent"
+            )
+        if query and everything:
+            raise ConfigurationError(
+                f"{operation} in collection {self.id!r}: everything=True contradicts {name}; pass "
+                f"one of them. Nothing was sent"
+            )

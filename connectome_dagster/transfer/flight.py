@@ -1,0 +1,65 @@
+"""Keeps a bounded number of calls in flight, and stops at the first that fails.
+
+Knows nothing of what is called. What is in flight when one fails is awaited, so that its outcome
+is known when the failure is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Landing(NamedTuple, Generic[T, R]):
+    """How one call ended.
+
+    Attributes:
+        item: what it was called with.
+        result: what it returned, None if it raised.
+        error: what it raised, None if it returned.
+    """
+
+    item: T
+    result: R | None
+    error: Exception | None
+
+
+def in_flight(
+    call: Callable[[T], R], items: Iterable[T], concurrency: int
+) -> Generator[Landing[T, R], None, None]:
+    """Call for each item, `concurrency` at a time, and tell how each ended, as they end.
+
+    Items are taken when there is room for them, and no more of them once a call has failed.
+
+    Raises:
+        Whatever `items` raises, after what was in flight has ended.
+    """
+    with ThreadPoolExecutor(concurrency, "connectome-send") as pool:
+        pending: dict[Future[R], T] = {}
+        source = iter(items)
+        more = True
+        while more or pending:
+            while more and len(pending) < concurrency:
+                for item in source:
+                    pending[pool.submit(call, item)] = item
+                    break
+                else:
+                    more = False
+            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                landing = _landing(pending.pop(future), future)
+                more = more and landing.error is None
+                yield landing
+
+
+def _landing(item: T, future: Future[R]) -> Landing[T, R]:
+    error = future.exception()
+    if error is None:
+        return Landing(item, future.result(), None)
+    if not isinstance(error, Exception):
+        raise error
+    return Landing(item, None, error)

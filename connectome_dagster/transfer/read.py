@@ -1,0 +1,357 @@
+"""Documents of a collection, read lazily into whatever frame is asked for.
+
+Knows how a read is sent, decoded and gathered; what Arrow makes of a document is decided in
+`frames`, how a request is repeated in `api`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import msgspec
+import pyarrow as pa
+
+from connectome_dagster.api.client import Body, Client
+from connectome_dagster.api.credentials import Credentials, redact
+from connectome_dagster.api.endpoints import Call
+from connectome_dagster.errors import (
+    ConnectomeError,
+    MalformedResponse,
+    ReadInterrupted,
+    SchemaDrift,
+)
+from connectome_dagster.frames.decode import Decoded, Hints, decode
+from connectome_dagster.frames.exact import NotDocuments, check_utf8
+from connectome_dagster.frames.schema import (
+    Path,
+    Unmergeable,
+    check_wholes,
+    conform,
+    drifted,
+    merge_schemas,
+    show_path,
+)
+from connectome_dagster.frames.split import Splitter
+from connectome_dagster.transfer.marks import BOOKKEEPING
+from connectome_dagster.transfer.parquet import ParquetParts
+from connectome_dagster.transfer.pipeline import Pipeline
+from connectome_dagster.transfer.report import ReadReport
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+T = TypeVar("T")
+
+
+class Documents:
+    """What a query finds, read when it is asked for and again each time it is asked for.
+
+    Speaks `__arrow_c_stream__`, so polars, duckdb and others take it as it is.
+
+    Attributes:
+        collection: the collection id.
+        report: what the last read that ended did; None before.
+
+    Example:
+        >>> docs = movies.find({"amount": {"$gte": 30}}, sort={"amount": 1})  # doctest: +SKIP
+        >>> docs.to_pandas()  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        credentials: Credentials,
+        call: Call,
+        *,
+        response_path: str | None = None,
+        show_bookkeeping: bool = False,
+    ) -> None:
+        self.collection = call.collection
+        self.report: ReadReport | None = None
+        self._client = client
+        self._credentials = credentials
+        self._call = call
+        self._response_path = response_path
+        self._show_bookkeeping = show_bookkeeping
+
+    def __repr__(self) -> str:
+        asked = (self._call.body or b"").decode()
+        return f"<Documents of collection {self.collection!r}: {self._call.verb} {asked}>"
+
+    def to_arrow(self) -> pa.Table:
+        """Read everything into one table.
+
+        Fields stand in the order in which they first appear; a document that lacks a field has
+        null there. A field whose values have several types becomes text and is named in
+        `report.conflicts`.
+
+        Returns:
+            A table; without columns if nothing matched.
+
+        Raises:
+            ReadInterrupted: the body broke off.
+            MalformedResponse: the answer is not documents.
+            ConnectomeError: the service refused or could not be reached.
+        """
+        schema, batches = self._gather(list)
+        return pa.Table.from_batches([conform(batch, schema) for batch in batches], schema)
+
+    def to_pandas(
+        self, dtype_backend: Literal["pyarrow", "numpy_nullable"] | None = None
+    ) -> pd.DataFrame:
+        """Read everything into a DataFrame.
+
+        Args:
+            dtype_backend: as in `pandas.read_json`. None, the default, gives NumPy's types where
+                they hold every value and pandas' nullable ones where they would not: integers and
+                booleans with nulls are `Int64` and `boolean`, never floats or objects.
+
+        Raises:
+            What `to_arrow` raises.
+        """
+        from connectome_dagster.frames.dataframe import to_pandas  # pandas takes long to import
+
+        return to_pandas(self.to_arrow(), dtype_backend)
+
+    def to_pylist(self) -> list[dict[str, Any]]:
+        """Read everything into plain documents, as the service sent them.
+
+        A missing field stays missing, integers keep every digit, and Extended JSON stays as it
+        is. A number with a fraction or an exponent that no float holds is a `decimal.Decimal`.
+
+        Raises:
+            What `to_arrow` raises.
+        """
+        documents: list[dict[str, Any]] = []
+        for piece in self._run(_plain_documents, len, _Tally()):
+            if not self._show_bookkeeping:
+                for document in piece:
+                    document.pop(BOOKKEEPING, None)
+            documents += piece
+        return documents
+
+    def reader(self) -> pa.RecordBatchReader:
+        """Read as a stream of record batches, in memory that does not grow with the data.
+
+        The schema is that of the first batch. Close the reader, or drop it, to end the request.
+
+        Raises:
+            SchemaDrift: while reading, when a later document does not fit the schema; `to_arrow`,
+                `to_pandas` and `to_parquet` take such documents.
+            ReadInterrupted, MalformedResponse, ConnectomeError: as `to_arrow`.
+        """
+        batches = self._decoded(Hints(), _Tally())
+        first = next(batches, None)
+        if first is None:
+            return pa.RecordBatchReader.from_batches(pa.schema([]), [])
+        return pa.RecordBatchReader.from_batches(first.schema, _of_one_schema(first, batches))
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """Iterate over the batches of `reader()`."""
+        return iter(self.reader())
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.reader().__arrow_c_stream__(requested_schema)
+
+    def to_parquet(self, path: str | os.PathLike[str], **options: Any) -> ReadReport:
+        """Read into a Parquet file, batch by batch; always succeeds on legal documents.
+
+        The file appears under its name when it is complete, and not before.
+
+        Args:
+            path: the file; one that is there is replaced.
+            options: for `pyarrow.parquet.ParquetWriter`, `compression="zstd"` for one.
+
+        Returns:
+            The report of the read.
+
+        Raises:
+            What `to_arrow` raises.
+        """
+        target = FilePath(path)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as parts:
+            schema, written = self._gather(
+                lambda batches: ParquetParts(FilePath(parts), options).write(batches)
+            )
+            os.replace(written.merge(schema), target)
+        assert self.report is not None  # noqa: S101 - a read has just ended
+        return self.report
+
+    def _gather(self, take: Callable[[Iterator[pa.RecordBatch]], T]) -> tuple[pa.Schema, T]:
+        """Read until every batch fits one schema; what does not is read again as text.
+
+        A field that turns out to hold several types has already been decoded as one of them.
+        Reading again, with that known from the start, gives every value from its own text, so the
+        result does not depend on where the body was cut.
+        """
+        tally = _Tally()
+        hints = Hints()
+        while True:
+            growing = _GrowingSchema()
+            taken = take(growing.watch(self._decoded(hints, tally)))
+            if not growing.conflicts:
+                return growing.schema, taken
+            hints = Hints(hints.strings, hints.as_text | growing.conflicts)
+
+    def _decoded(self, hints: Hints, tally: _Tally) -> Iterator[pa.RecordBatch]:
+        learned = hints
+
+        def decode_piece(piece: bytes) -> Decoded:
+            return decode(piece, learned)
+
+        def count(decoded: Decoded) -> int:
+            tally.note(decoded.conflicts)
+            return int(decoded.batch.num_rows)
+
+        for decoded in self._run(decode_piece, count, tally):
+            learned = Hints(learned.strings | decoded.strings, learned.as_text)
+            yield self._shown(decoded.batch)
+
+    def _shown(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if self._show_bookkeeping or BOOKKEEPING not in batch.schema.names:
+            return batch
+        return batch.drop_columns([BOOKKEEPING])
+
+    def _run(
+        self, decode_piece: Callable[[bytes], T], count: Callable[[T], int], tally: _Tally
+    ) -> Iterator[T]:
+        """Send the request and give what its pieces decode to; the report stands at the end."""
+        trouble: ReadInterrupted | MalformedResponse
+        tally.rows = 0
+        with self._client.stream(self._call, self._credentials) as body:
+            pipeline = Pipeline(Splitter(self._response_path), decode_piece)
+            try:
+                with closing(pipeline.run(body)) as decoded:
+                    for item in decoded:
+                        tally.rows += count(item)
+                        yield item
+            except (ReadInterrupted, MalformedResponse) as error:
+                trouble = error
+            else:
+                tally.add(body)
+                self.report = tally.report(self.collection)
+                return
+        raise self._located(trouble, tally.rows)
+
+    def _located(self, trouble: ReadInterrupted | MalformedResponse, rows: int) -> ConnectomeError:
+        where: dict[str, Any] = {"verb": self._call.verb, "collection": self.collection}
+        place = f"{self._call.verb} of collection {self.collection!r}"
+        text = str(trouble)
+        text = text if text.startswith(place) else f"{place}: {text}"
+        text = redact(text, self._credentials.secrets)
+        if isinstance(trouble, MalformedResponse):
+            return MalformedResponse(text, **where)
+        return ReadInterrupted(f"{text} ({rows} documents had arrived)", rows=rows, **where)
+
+
+@dataclass
+class _Tally:
+    """Counts what a read costs, over all the requests that it needed."""
+
+    started: float = field(default_factory=time.monotonic)
+    rows: int = 0
+    requests: int = 0
+    retries: int = 0
+    bytes_received: int = 0
+    kinds: dict[Path, dict[str, None]] = field(default_factory=dict)
+
+    def note(self, conflicts: Mapping[Path, Iterable[str]]) -> None:
+        for path, kinds in conflicts.items():
+            self.kinds.setdefault(path, {}).update(dict.fromkeys(kinds))
+
+    def add(self, body: Body) -> None:
+        self.requests += body.requests
+        self.retries += body.retries
+        self.bytes_received += body.bytes_received
+
+    def report(self, collection: str) -> ReadReport:
+        return ReadReport(
+            collection,
+            rows=self.rows,
+            requests=self.requests,
+            retries=self.retries,
+            bytes_received=self.bytes_received,
+            seconds=time.monotonic() - self.started,
+            conflicts={show_path(path): tuple(kinds) for path, kinds in self.kinds.items()},
+        )
+
+
+class _GrowingSchema:
+    """Watches batches go by and widens the schema that holds them all.
+
+    After the first conflict nothing is handed on: what comes only tells of more conflicts, so
+    that all of them are known before the documents are read again.
+    """
+
+    def __init__(self) -> None:
+        self.schema = pa.schema([])
+        self.conflicts: frozenset[Path] = frozenset()
+
+    def watch(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            try:
+                self._widen(batch)
+            except Unmergeable as unmergeable:
+                self.conflicts |= frozenset(unmergeable.kinds)
+            if not self.conflicts:
+                yield batch
+
+    def _widen(self, batch: pa.RecordBatch) -> None:
+        merged = merge_schemas(self.schema, batch.schema)
+        check_wholes(batch, merged)
+        self.schema = merged
+
+
+def _of_one_schema(
+    first: pa.RecordBatch, batches: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    schema = first.schema
+    yield first
+    for at, batch in enumerate(batches, start=2):
+        try:
+            grown = merge_schemas(schema, batch.schema)
+            conformed = conform(batch, grown)
+            drift = "" if grown.equals(schema) else ", ".join(drifted(schema, grown))
+        except Unmergeable as unmergeable:
+            drift = ", ".join(
+                f"{show_path(path)} ({', later '.join(kinds)})"
+                for path, kinds in unmergeable.kinds.items()
+            )
+        if drift:
+            raise SchemaDrift(
+                f"batch {at} does not fit the schema of the first: {drift}. A stream has one "
+                "schema: use to_arrow, to_pandas or to_parquet, which widen it, or leave the field "
+                "out with project",
+                field=drift.partition(" ")[0],
+            )
+        yield conformed
+
+
+def _plain_documents(piece: bytes) -> list[dict[str, Any]]:
+    check_utf8(piece)
+    text = b"[" + piece + b"]"
+    try:
+        return msgspec.json.decode(text, type=list[dict[str, Any]])
+    except msgspec.ValidationError as error:
+        reason, beyond_floats = str(error), "out of range" in str(error)
+    except (msgspec.DecodeError, RecursionError) as error:
+        reason, beyond_floats = str(error), False
+    if not beyond_floats:
+        raise NotDocuments(reason)
+    documents: list[dict[str, Any]] = json.loads(text, parse_float=_exact_float)
+    return documents
+
+
+def _exact_float(text: str) -> float | Decimal:
+    number = float(text)
+    return number if math.isfinite(number) else Decimal(text)
