@@ -121,7 +121,7 @@ def read(collection: str, *, endpoints: Endpoints = DEFAULT_ENDPOINTS) -> Call:
 carries_query=False, may_miss=False)
     """
     method, verb = endpoints["read"]
-    return Call(verb, method, _checked(collection), "read", None, repeatable=True)
+    return Call(verb, method, check_collection(collection), "read", None, repeatable=True)
 
 
 def read_with_query(
@@ -335,11 +335,16 @@ def _call(
 ) -> Call:
     method, verb = endpoints[operation]
     return Call(
-        verb, method, _checked(collection), needs, body, repeatable, carries_query, may_miss
+        verb, method, check_collection(collection), needs, body, repeatable, carries_query, may_miss
     )
 
 
-def _checked(collection: str) -> str:
+def check_collection(collection: str) -> str:
+    """Return a collection id that can stand in a URL.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
     if type(collection) is not str:
         raise ConfigurationError(
             f"the collection id is a {type(collection).__name__}, not a plain str"
