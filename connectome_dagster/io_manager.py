@@ -4,7 +4,8 @@ Knows Dagster's contexts and what an asset's definition metadata asks for. Does 
 partitions are told apart in documents, how data moves, or what a materialization shows.
 """
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: Dagster looks for ResourceDependency among a class's
+# annotations while the class is made, and does not find it in their text.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ import pyarrow as pa
 from pydantic import ConfigDict
 
 from connectome_dagster.api.credentials import redact
-from connectome_dagster.errors import ConfigurationError, EncodeError
+from connectome_dagster.errors import ConfigurationError
+from connectome_dagster.frames.dataframe import from_pandas, to_pandas
 from connectome_dagster.metadata import (
     PREVIEW_ROWS,
     arrow_schema,
@@ -154,9 +156,9 @@ class ConnectomeIOManager(dg.ConfigurableIOManager):
     def _describe(
         self,
         context: dg.OutputContext,
-        settings: _Settings,
+        settings: "_Settings",
         selection: PartitionSelection | None,
-        seen: _Seen,
+        seen: "_Seen",
         schema: pa.Schema,
         report: WriteReport,
     ) -> None:
@@ -207,7 +209,7 @@ class _Settings:
         context: dg.OutputContext | dg.InputContext,
         metadata: Mapping[str, Any],
         write_mode: str,
-    ) -> _Settings:
+    ) -> "_Settings":
         name = _name(context)
         values = {key: _plain(value) for key, value in metadata.items()}
         unknown = [
@@ -253,7 +255,7 @@ def _collection_id(
         return given
     if given is not None:
         raise ConfigurationError(
-            f'{name}: "connectome/collection" must be a text, a collection id.'
+            f'{name}: "connectome/collection" must be a collection id, which is text.'
         )
     if context.has_asset_key:
         return context.asset_key.to_python_identifier()
@@ -330,7 +332,7 @@ def _frame(obj: object, name: str) -> pa.Table | pa.RecordBatchReader:
     if isinstance(obj, pa.Table | pa.RecordBatchReader):
         return obj
     if isinstance(obj, pd.DataFrame):
-        return _from_pandas(obj, name)
+        return from_pandas(obj)
     if obj is None:
         raise ConfigurationError(
             f"{name} returned None, which is no frame. If it stores nothing through its IO "
@@ -340,18 +342,6 @@ def _frame(obj: object, name: str) -> pa.Table | pa.RecordBatchReader:
     raise ConfigurationError(
         f"{name} returned a {type(obj).__module__}.{type(obj).__qualname__}; "
         f"ConnectomeIOManager stores {_SUPPORTED}."
-    )
-
-
-def _from_pandas(frame: pd.DataFrame, name: str) -> pa.Table:
-    problem = None
-    try:
-        return pa.Table.from_pandas(frame, preserve_index=False)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        problem = str(error)
-    raise EncodeError(
-        f"{name}: a column of the DataFrame holds values of several types, or of one that Arrow "
-        f"does not have ({problem}). Give each column one type."
     )
 
 
@@ -405,9 +395,10 @@ def _write(
             return collection.append(frame)
         if settings.write_mode == "upsert":
             return collection.upsert(frame, on=list(settings.on))
+        # An asset that has no rows today says so: what was there yesterday has to go.
         if selection is None:
-            return collection.replace(frame, where={}, everything=True)
-        return collection.replace(frame, where=selection.filter())
+            return collection.replace(frame, where={}, everything=True, empty="delete")
+        return collection.replace(frame, where=selection.filter(), empty="delete")
     except Exception:
         # Where the stream crosses into C, an error of it may come out as another.
         if seen.refused is None:
@@ -526,5 +517,5 @@ def _shaped_reader(
 
 def _as(kind: type[Frame], table: pa.Table) -> Any:
     if kind is pd.DataFrame:
-        return table.to_pandas()
+        return to_pandas(table)
     return table.to_reader() if kind is pa.RecordBatchReader else table

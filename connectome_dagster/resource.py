@@ -43,8 +43,6 @@ class ConnectomeResource(dg.ConfigurableResource[Any]):
         max_attempts: times that a request is sent at most, where repeating it is harmless.
         response_path: field of the answer that holds the documents; None finds it (U1).
         no_match_status: HTTP status by which an update says that nothing matched (U9).
-        endpoints: method and verb of the calls that the service's page does not spell out (U10),
-            like `{"write": "POST insert"}`; of `read`, `write`, `update`, `delete`.
 
     Raises:
         ConfigurationError: when it is used: a credential is missing or cannot be one, or an
@@ -98,9 +96,6 @@ class ConnectomeResource(dg.ConfigurableResource[Any]):
     )
     no_match_status: int = Field(
         default=404, description="HTTP status by which an update says that nothing matched."
-    )
-    endpoints: dict[str, str] | None = Field(
-        default=None, description="Method and verb of undocumented calls, by operation."
     )
 
     # By process id: a client that a fork inherited shares its sockets with the parent.
