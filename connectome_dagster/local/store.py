@@ -7,7 +7,7 @@ on the documents as they were when it began. Knows nothing of HTTP and credentia
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from bson import ObjectId, Regex
 from connectome_dagster.local.http_errors import BadRequest, NotFound, TooLarge
 from connectome_dagster.local.index import EqualityIndex
 from connectome_dagster.local.journal import Journal
+from connectome_dagster.local.order import IdOrder
 from connectome_dagster.local.projection import compile_projection
 from connectome_dagster.local.query import compile_filter, equalities
 from connectome_dagster.local.sorting import compile_sort
@@ -30,6 +31,10 @@ MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 # Each index costs every write one look and every document some hundred bytes; an upsert searches
 # by a few fields, a pipeline by a few more.
 MAX_INDEXES = 16
+# An index that leaves less than this share of the documents is worth sorting what it found.
+SELECTIVE = 0.1
+# Beyond so many changes at once, sorting anew is cheaper than finding each one's place.
+PLACED_ONE_BY_ONE = 100
 # Large enough that a thread hop per chunk costs little, small enough that a slow reader of a large
 # collection holds next to nothing.
 CHUNK_BYTES = 256 * 1024
@@ -88,8 +93,10 @@ class _Collection:
         self.rows: dict[int, Stored] = {}
         self.ids: dict[Key, int] = {}
         self._indexes: dict[str, EqualityIndex] = {}
+        self._order: IdOrder[Stored] | None = None
 
-    def put(self, stored: Iterable[Stored]) -> None:
+    def put(self, stored: Sequence[Stored]) -> None:
+        self._keep_order(stored)
         for one in stored:
             old = self.rows.get(one.seq)
             for index in self._indexes.values():
@@ -98,25 +105,50 @@ class _Collection:
                 index.add(one.seq, one.document)
             if old is None:
                 self.ids[comparison_key(one.document["_id"])] = one.seq
+            if self._order is not None:
+                self._order.put(comparison_key(one.document["_id"]), one)
             self.rows[one.seq] = one
 
-    def remove(self, stored: Iterable[Stored]) -> None:
+    def remove(self, stored: Sequence[Stored]) -> None:
+        self._keep_order(stored)
         for one in stored:
             for index in self._indexes.values():
                 index.remove(one.seq, one.document)
+            if self._order is not None:
+                self._order.remove(comparison_key(one.document["_id"]))
             del self.ids[comparison_key(one.document["_id"])]
             del self.rows[one.seq]
 
     def candidates(self, equal: Mapping[str, Any]) -> list[Stored]:
         """All documents that may have these values at these paths, in natural order."""
+        seqs = self._narrowed(equal)
+        if seqs is None:
+            return list(self.rows.values())
+        return [self.rows[seq] for seq in sorted(seqs)]
+
+    def by_id(
+        self, direction: int, query: Document, equal: Mapping[str, Any]
+    ) -> list[Stored] | None:
+        """All documents that may match, sorted by `_id`; None if an index finds few instead."""
+        seqs = self._narrowed(equal)
+        if seqs is not None and len(seqs) <= SELECTIVE * len(self.rows):
+            return None
+        if self._order is None:
+            rows = self.rows.values()
+            self._order = IdOrder((comparison_key(one.document["_id"]), one) for one in rows)
+        return self._order.walk(direction, query)
+
+    def _keep_order(self, stored: Sequence[Stored]) -> None:
+        if len(stored) > PLACED_ONE_BY_ONE:
+            self._order = None
+
+    def _narrowed(self, equal: Mapping[str, Any]) -> set[int] | None:
         best: set[int] | None = None
         for path, value in equal.items():
             found = self._index(path).candidates(value)
             if found is not None and (best is None or len(found) < len(best)):
                 best = found
-        if best is None:
-            return list(self.rows.values())
-        return [self.rows[seq] for seq in sorted(best)]
+        return best
 
     def _index(self, path: str) -> EqualityIndex:
         index = self._indexes.pop(path, None)
@@ -175,7 +207,7 @@ class Store:
             if name in self._collections:
                 return
             collection = _Collection()
-            collection.put(_load(seq, text) for seq, text in self._journal.load(name))
+            collection.put([_load(seq, text) for seq, text in self._journal.load(name)])
             self._collections[name] = collection
 
     def drop_collection(self, name: str) -> None:
@@ -303,13 +335,24 @@ class Store:
         return (one for one in candidates if matches(one.document))
 
     def _select(self, name: str, search: Search) -> list[Stored]:
-        found = self._matching(name, search.query)
-        if not search.sort:
-            return list(islice(found, search.limit or None))
         order = compile_sort(search.sort, search.limit)
-        by_document = {id(one.document): one for one in found}
-        ordered = order(one.document for one in by_document.values())
-        return [by_document[id(document)] for document in ordered]
+        found = self._sorted(name, search)
+        if found is None:
+            found = self._matching(name, search.query)
+            if search.sort:
+                return _ordered(found, order)
+        return list(islice(found, search.limit or None))
+
+    def _sorted(self, name: str, search: Search) -> Iterator[Stored] | None:
+        """What matches in its order already, where that is the order of `_id` and worth it."""
+        if search.sort is None or list(search.sort) != ["_id"] or not search.limit:
+            return None
+        matches = compile_filter(search.query)
+        direction = 1 if search.sort["_id"] == 1 else -1
+        collection = self._named(name)
+        with self._showing:
+            rows = collection.by_id(direction, search.query, equalities(search.query))
+        return None if rows is None else (one for one in rows if matches(one.document))
 
     def _add(
         self, collection: _Collection, name: str, documents: list[Document], plain: bool
@@ -335,6 +378,13 @@ class Store:
         with self._showing:
             collection.put([new])
         return Updated(matched=1, modified=1)
+
+
+def _ordered(
+    found: Iterable[Stored], order: Callable[[Iterable[Document]], list[Document]]
+) -> list[Stored]:
+    by_document = {id(one.document): one for one in found}
+    return [by_document[id(one)] for one in order(one.document for one in by_document.values())]
 
 
 def _load(seq: int, text: bytes) -> Stored:

@@ -21,7 +21,10 @@ from connectome_dagster.local.http_errors import BadRequest, NotFound, TooLarge
 from connectome_dagster.local.index import EqualityIndex
 from connectome_dagster.local.journal import FILE_NAME, Journal, JournalError
 from connectome_dagster.local.query import compile_filter
+from connectome_dagster.local.sorting import compile_sort
 from connectome_dagster.local.store import MAX_DOCUMENT_BYTES, MAX_INDEXES, Search, Store
+from connectome_dagster.local.text import encode
+from connectome_dagster.local.values import comparison_key
 
 
 def found(store: Store, query: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
@@ -283,6 +286,58 @@ def test_a_store_answers_as_a_plain_list_would(
         documents = [{**one} for one in documents] or [{}]
         documents[0]["b"] = value
     store.close()
+
+
+IDS = st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.floats(), st.text(max_size=2))
+BOUNDS = st.dictionaries(st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), IDS, max_size=2)
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_pages_by_id_are_what_sorting_everything_gives(data: st.DataObject) -> None:
+    ids = data.draw(st.lists(IDS, max_size=12, unique_by=comparison_key))
+    store = Store()
+    store.add_collection("things")
+    held = {}
+    for id_ in ids:
+        store.insert("things", [{"_id": id_, "k": len(held) % 2}])
+        held[comparison_key(id_)] = {"_id": id_, "k": len(held) % 2}
+        query: dict[str, Any] = {"$and": [{"_id": data.draw(BOUNDS)}, {"k": data.draw(BOUNDS)}]}
+        if data.draw(st.booleans()):
+            query["k"] = 1
+        if data.draw(st.booleans()):
+            gone = data.draw(st.sampled_from(sorted(held)))
+            store.delete("things", {"_id": {"$in": [held.pop(gone)["_id"]]}}, many=True)
+        if data.draw(st.booleans()):
+            store.update("things", {}, {"k": 1}, upsert=True)
+            held = {comparison_key(one["_id"]): one for one in _exactly(store)}
+        sort, limit = {"_id": data.draw(st.sampled_from([1, -1]))}, data.draw(st.integers(1, 4))
+
+        expected = compile_sort(sort, limit)(filter(compile_filter(query), held.values()))
+        answer = b"".join(store.find("things", Search(query=query, sort=sort, limit=limit)))
+
+        assert answer == b"[" + b",".join(encode(one, plain=False) for one in expected) + b"]"
+    store.close()
+
+
+def _exactly(store: Store) -> list[dict[str, Any]]:
+    return [one.document for one in store._collections["things"].rows.values()]
+
+
+def test_pages_by_id_stay_right_while_documents_come_and_go(store: Store) -> None:
+    def page(after: int) -> list[int]:
+        query = {"_id": {"$gt": after}}
+        return [one["_id"] for one in found(store, query, sort={"_id": 1}, limit=3)]
+
+    store.insert("things", [{"_id": n} for n in range(0, 1000, 2)])
+    assert page(500) == [502, 504, 506]
+    store.insert("things", [{"_id": 503}])
+    store.delete("things", {"_id": 504}, many=True)
+    assert page(500) == [502, 503, 506]
+    store.insert("things", [{"_id": n} for n in range(1, 999, 4) if n != 503])
+    assert page(500) == [501, 502, 503]
+    store.delete("things", {"_id": {"$lt": 990}}, many=True)
+    assert page(500) == [990, 992, 993]
 
 
 PROCESS = """
