@@ -456,6 +456,9 @@ class _BrokenError(Exception):
         self.what = what
 
 
+# What http.client says of a proxy's answer to CONNECT; the status is all that is taken of it.
+_TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: ([0-9]{3})\b")
+
 _FOREIGN = (foreign.HTTPError, HTTPException, OSError)
 
 
@@ -620,6 +623,9 @@ def _no_connection(error: Exception, connect_timeout: float) -> str:
         return f"none within {connect_timeout:g} s"
     if _first(error, SSLError) is not None:
         return "the TLS handshake failed; is it an https address?"
+    refusal = _TUNNEL_REFUSED.search(str(error))
+    if refusal is not None:
+        return f"it refused a tunnel with status {refusal[1]}"
     return _system_text(error) or "it failed"
 
 

@@ -24,6 +24,10 @@ ENVIRONMENT = {"read": "CONNECTOME_READ_CREDENTIAL", "write": "CONNECTOME_WRITE_
 TELLTALE_CHARACTERS = 8
 
 
+# The longest way to write one character: four bytes of UTF-8, percent-encoded twice.
+LONGEST_SPELLING = 20
+
+
 @dataclass(frozen=True, repr=False)
 class Credentials:
     """A read and a write credential (F2), either of which may be missing.
@@ -172,14 +176,15 @@ def _utf16_units(character: str) -> Iterable[int]:
 
 
 def _without(text: str, pieces: list[re.Pattern[str]]) -> str:
-    telltale = re.compile(
-        "".join(f"(?:{piece.pattern})" for piece in pieces[:TELLTALE_CHARACTERS]), re.IGNORECASE
-    )
+    patterns = [f"(?:{piece.pattern})" for piece in pieces]
+    telltale = re.compile("".join(patterns[:TELLTALE_CHARACTERS]), re.IGNORECASE)
+    whole = re.compile("".join(patterns), re.IGNORECASE)
     kept: list[str] = []
     done = 0
     while (found := telltale.search(text, done)) is not None:
         kept += (text[done : found.start()], REDACTED)
-        done = _matched(text, found.end(), pieces[TELLTALE_CHARACTERS:])
+        full = whole.match(text, found.start())
+        done = full.end() if full else _matched(text, found.end(), pieces[TELLTALE_CHARACTERS:])
     return "".join(kept) + text[done:]
 
 
@@ -195,13 +200,13 @@ def _matched(text: str, position: int, pieces: list[re.Pattern[str]]) -> int:
 def _start_of_half(text: str, secret: str) -> int:
     """Where the beginning of a secret starts that the end of the text cuts off."""
     pieces = [_spellings(character) for character in secret]
-    # One character may itself be cut off within its escape, at most twelve characters long.
-    longest = sum(12 for _ in pieces)
-    for start in range(max(0, len(text) - longest), len(text)):
+    for start in range(max(0, len(text) - LONGEST_SPELLING * len(pieces)), len(text)):
         end = _matched(text, start, pieces)
-        rest = text[end:]
-        if end > start and (not rest or (len(rest) < 12 and rest[0] in "%\\&")):
-            return start
-        if end == start and len(rest) < 12 and rest[0] in "%\\&":
+        # What is left over may be a character that is cut off within its escape, whose first sign
+        # may have been taken for itself.
+        seam = text[max(start, end - 1) : end + 1]
+        if end == len(text) or (
+            len(text) - end < LONGEST_SPELLING and any(sign in seam for sign in "%\\&")
+        ):
             return start
     return len(text)

@@ -57,6 +57,7 @@ _HINTS: Mapping[int, str] = {
     403: "check the credential: it may be of the other kind, or of another collection",
     404: "check the collection id and that the credential belongs to it",
     405: "the service has this call under another method or verb: see the setting endpoints",
+    407: "the proxy wants a login: put user and password into the URL of the proxy setting",
     413: "send less at once",
 }
 

@@ -91,10 +91,10 @@ class ScriptedServer:
 
 
 def _read_request(reader: object) -> Request | None:
-    line = reader.readline()  # type: ignore[attr-defined]
-    if not line:
+    words = reader.readline().decode("latin-1").split(" ")  # type: ignore[attr-defined]
+    if len(words) != 3 or not words[2].startswith("HTTP/"):
         return None
-    method, target, _ = line.decode("latin-1").split(" ", 2)
+    method, target, _ = words
     headers: dict[str, str] = {}
     while (line := reader.readline()) not in (b"\r\n", b""):  # type: ignore[attr-defined]
         name, _, value = line.decode("latin-1").partition(":")
