@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import re
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -63,7 +64,6 @@ MAX_IDLE_SECONDS = 2.0
 MAX_TIMEOUT_SECONDS = 86_400
 
 _STAND_IN = "credential-withheld"
-_FLIGHT = "connectome-flight"  # key of the flight among the headers; never written to the wire
 
 
 @dataclass(frozen=True)
@@ -216,6 +216,7 @@ class Client:
             "Accept-Encoding": "gzip",
             "User-Agent": _user_agent(),
         }
+        self._headers_of_bodies = {**self._headers, "Content-Type": "application/json"}
         self._opener, base = _opener(self._origin, pool_size)
         self._base = f"{base}{prefix}"
 
@@ -341,19 +342,19 @@ class Client:
     def _open(self, call: Call, flight: _Flight) -> BaseHTTPResponse | Trouble:
         """Send the request and wait for the head of the answer."""
         path = f"/collection/{call.verb}/{_STAND_IN}/{quote(call.collection, safe='')}"
-        headers: dict[str, Any] = {**self._headers, _FLIGHT: flight}
-        if call.body is not None:
-            headers["Content-Type"] = "application/json"
+        _airspace.flight = flight
         try:
             return self._opener.urlopen(
                 call.method,
                 f"{self._base}{path}",
                 body=call.body,
-                headers=headers,
+                headers=self._headers if call.body is None else self._headers_of_bodies,
                 **self._options,
             )
         except _FOREIGN as error:
             return self._failure(error, flight)
+        finally:
+            _airspace.flight = None
 
     def _failure(self, error: Exception, flight: _Flight) -> Trouble:
         if flight.sent:
@@ -435,6 +436,15 @@ class _Flight:
     sent: bool = False  # False is a proof that nothing left this machine
 
 
+class _Airspace(threading.local):
+    """The flight that each thread is on: the library hands nothing of ours to a connection."""
+
+    flight: _Flight | None = None
+
+
+_airspace = _Airspace()
+
+
 @dataclass
 class _Count:
     attempts: int = 0
@@ -485,8 +495,8 @@ class _Connection(HTTPConnection):
     def request(  # type: ignore[no-untyped-def]
         self, method: str, url: str, body=None, headers=None, **options
     ) -> None:
-        plain: dict[str, Any] = dict(headers)
-        flight: _Flight = plain.pop(_FLIGHT)
+        flight = _airspace.flight
+        assert flight is not None  # noqa: S101 - only _open sends, and it has set one
         idle = time.monotonic() - self._last_used
         # A tunnel through a proxy is set up by the pool, so it cannot be renewed here.
         if not flight.repeatable and idle > MAX_IDLE_SECONDS and self.proxy is None:
@@ -497,7 +507,7 @@ class _Connection(HTTPConnection):
         self.timeout = flight.patience
         self._credential = flight.credential
         flight.sent = True
-        super().request(method, url, body, plain, **options)
+        super().request(method, url, body, headers, **options)
 
     def putrequest(self, method: str, url: str, *args: Any, **options: Any) -> None:
         target = url.replace(f"/{_STAND_IN}/", f"/{self._credential}/", 1)

@@ -112,7 +112,6 @@ def test_a_call_is_sent_as_the_page_says(connect: Connect) -> None:
     assert request.headers["content-type"] == "application/json"
     assert request.headers["accept-encoding"] == "gzip"
     assert request.headers["user-agent"].startswith("connectome-dagster/")
-    assert not [name for name in request.headers if "flight" in name]
 
 
 def test_the_plain_read_has_no_body(connect: Connect) -> None:
