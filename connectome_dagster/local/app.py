@@ -9,7 +9,7 @@ import hmac
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 from urllib.parse import unquote
 
@@ -130,8 +130,6 @@ class DataApi:
         self._store = store
         self._credentials = {"read": read_credential, "write": write_credential}
         self._max_body_bytes = max_body_bytes
-        # The store takes one writer at a time: others wait here and not in a thread each.
-        self._limits = {"read": CapacityLimiter(READERS), "write": CapacityLimiter(1)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, an error as JSON that never holds a credential."""
@@ -159,6 +157,12 @@ class DataApi:
         if rest is None:
             return Response(first, media_type="application/json")
         return StreamingResponse(_stream(first, rest, limit), media_type="application/json")
+
+    @cached_property
+    def _limits(self) -> dict[str, CapacityLimiter]:
+        # The store takes one writer at a time: others wait here and not in a thread each.
+        # Made when a request asks for them, since older versions of anyio need a running loop.
+        return {"read": CapacityLimiter(READERS), "write": CapacityLimiter(1)}
 
     def _admit(self, request: Request) -> tuple[Verb, str]:
         """Verb and collection of a request whose path, method and credential are right."""
@@ -226,10 +230,13 @@ class DataApi:
 
 def application(data_api: DataApi) -> ASGIApp:
     """The server's whole web application: the Data API, and JSON errors everywhere else."""
-    return Starlette(
+    web = Starlette(
         routes=[Route("/collection/{rest:path}", data_api)],
         exception_handlers={404: _no_such_page},
     )
+    # A path that is not quite right is a 404 and not a redirect, which some clients follow as GET.
+    web.router.redirect_slashes = False
+    return web
 
 
 async def _no_such_page(_request: Request, _error: Exception) -> Response:

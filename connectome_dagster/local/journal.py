@@ -6,7 +6,7 @@ Knows nothing of queries: it takes whole changes, and gives documents back once,
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 FILE_NAME = "connectome.sqlite3"
@@ -74,11 +74,20 @@ class Journal:
         (last,) = self._database.execute("SELECT max(seq) FROM documents").fetchone()
         return last or 0
 
-    def load(self, collection: str) -> Iterator[tuple[int, bytes]]:
-        """Sequence number and text of a collection's documents, in their natural order."""
-        yield from self._database.execute(
-            "SELECT seq, text FROM documents WHERE collection = ? ORDER BY seq", (collection,)
-        )
+    def load(self, collection: str) -> list[tuple[int, bytes]]:
+        """Sequence number and text of a collection's documents, in their natural order.
+
+        Raises:
+            JournalError: the file is damaged.
+        """
+        trouble = ""
+        try:
+            return self._database.execute(
+                "SELECT seq, text FROM documents WHERE collection = ? ORDER BY seq", (collection,)
+            ).fetchall()
+        except sqlite3.Error as error:
+            trouble = str(error)
+        raise JournalError(f"cannot read the documents of {collection}: {trouble}")
 
     def write(
         self,

@@ -27,6 +27,9 @@ from connectome_dagster.local.store import Document, Store
 START_SECONDS = 10.0
 # Requests that still run when the server is told to stop are given this long to end.
 STOP_SECONDS = 5
+# A client's idle connection is kept for longer than a pipeline's usual pause between requests: a
+# request that meets the closing of its connection has an unknown outcome.
+KEEP_ALIVE_SECONDS = 75
 
 
 class LocalServer:
@@ -121,6 +124,7 @@ class LocalServer:
                 log_config=None,
                 # Below it uvicorn logs whole requests, whose path holds the credential.
                 log_level="info",
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=STOP_SECONDS,
             )
         )

@@ -166,9 +166,9 @@ def test_a_change_that_breaks_midway_leaves_no_trace(tmp_path: Path) -> None:
     with pytest.raises(JournalError):
         journal.write("things", put=[(2, b"2"), (3, None)], remove=[1])  # type: ignore[list-item]
 
-    assert list(journal.load("things")) == [(1, b"1")]
+    assert journal.load("things") == [(1, b"1")]
     journal.write("things", put=[(4, b"4")], remove=[1])
-    assert list(journal.load("things")) == [(4, b"4")]
+    assert journal.load("things") == [(4, b"4")]
     journal.close()
 
 
