@@ -145,13 +145,13 @@ class ConnectomeIOManager(dg.ConfigurableIOManager):
         selection = _selection(context, settings)
         declared = _declared(upstream)
         if selection is not None and not selection.keys:
-            return _as(kind, _shaped(_empty(declared, columns), columns))
+            return _as(kind, _shaped(_empty(declared), declared, columns))
         documents = self.connectome.collection(settings.collection).find(
             selection.filter() if selection is not None else None, project=_projection(columns)
         )
         if kind is pa.RecordBatchReader:
-            return _shaped_reader(documents.reader(), columns)
-        return _loaded(context, documents, kind, declared, columns)
+            return _shaped_reader(documents.reader(), declared, columns)
+        return _as(kind, _loaded(context, documents, declared, columns))
 
     def _describe(
         self,
@@ -462,12 +462,10 @@ def _declared(upstream: Mapping[str, Any]) -> pa.Schema | None:
 def _loaded(
     context: dg.InputContext,
     documents: Documents,
-    kind: type[Frame],
     declared: pa.Schema | None,
     columns: Sequence[str] | None,
-) -> pd.DataFrame | pa.Table:
-    frame: pd.DataFrame | pa.Table
-    frame = documents.to_pandas() if kind is pd.DataFrame else documents.to_arrow()
+) -> pa.Table:
+    table = documents.to_arrow()
     report = documents.report
     if report is not None:
         # In the log, not as input metadata: Dagster makes an observation of the upstream asset of
@@ -476,46 +474,43 @@ def _loaded(
             f"Loaded {report.rows} rows of collection {report.collection} in {report.requests} "
             f"requests, {report.bytes_received} bytes, {report.seconds:.2f} s."
         )
-    if len(frame) == 0:
-        return _as(kind, _shaped(_empty(declared, columns), columns))
-    if isinstance(frame, pd.DataFrame):
-        return frame if columns is None else frame.reindex(columns=list(columns))
-    return _shaped(frame, columns)
+    return _shaped(table if table.num_rows else _empty(declared), declared, columns)
 
 
-def _empty(declared: pa.Schema | None, columns: Sequence[str] | None) -> pa.Table:
-    if declared is not None:
-        return declared.empty_table()
-    return pa.schema([(name, pa.null()) for name in columns or ()]).empty_table()
+def _empty(declared: pa.Schema | None) -> pa.Table:
+    return (pa.schema([]) if declared is None else declared).empty_table()
 
 
-def _shaped(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+def _shaped(table: pa.Table, declared: pa.Schema | None, columns: Sequence[str] | None) -> pa.Table:
     """The columns that were asked for, in that order; one that no document has is null."""
     if columns is None:
         return table
+    kinds = {} if declared is None else {field.name: field.type for field in declared}
     return pa.table(
         {
-            name: table[name] if name in table.column_names else pa.nulls(table.num_rows)
+            name: table[name]
+            if name in table.column_names
+            else pa.nulls(table.num_rows, kinds.get(name, pa.null()))
             for name in columns
         }
     )
 
 
 def _shaped_reader(
-    reader: pa.RecordBatchReader, columns: Sequence[str] | None
+    reader: pa.RecordBatchReader, declared: pa.Schema | None, columns: Sequence[str] | None
 ) -> pa.RecordBatchReader:
     if columns is None or reader.schema.names == list(columns):
         return reader
-    schema = _shaped(reader.schema.empty_table(), columns).schema
+    schema = _shaped(reader.schema.empty_table(), declared, columns).schema
 
     def shaped() -> Iterator[pa.RecordBatch]:
         for batch in reader:
-            yield from _shaped(pa.Table.from_batches([batch]), columns).to_batches()
+            yield from _shaped(pa.Table.from_batches([batch]), declared, columns).to_batches()
 
     return pa.RecordBatchReader.from_batches(schema, shaped())
 
 
-def _as(kind: type[Frame], table: pa.Table) -> Any:
+def _as(kind: type[Frame], table: pa.Table) -> Frame:
     if kind is pd.DataFrame:
         return to_pandas(table)
     return table.to_reader() if kind is pa.RecordBatchReader else table

@@ -9,8 +9,10 @@ import dagster as dg
 import pandas as pd
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
 from connectome_dagster import ConnectomeIOManager, ConnectomeResource
+from connectome_dagster.errors import ConfigurationError
 from connectome_dagster.testing import ConnectomeServer
 from tests.test_resource import SECRET, everything_kept
 
@@ -261,7 +263,7 @@ def test_an_output_of_an_op_without_a_collection_is_refused(pipeline: Pipeline) 
     def job() -> None:
         produce()
 
-    with pytest.raises(Exception, match=r"Out\(metadata="):
+    with pytest.raises(ConfigurationError, match=r"Out\(metadata="):
         job.execute_in_process(resources=pipeline.resources)
 
 
@@ -392,6 +394,19 @@ def test_an_input_is_loaded_for_its_own_partitions_not_for_the_runs(
     assert got == [{3}]
 
 
+def test_partitions_with_a_gap_are_loaded_with_the_gap(pipeline: Pipeline, collection: str) -> None:
+    got = []
+    ends = dg.SpecificPartitionsPartitionMapping(["2018-02-01", "2018-02-04"])
+
+    @dg.asset(ins={"quakes": dg.AssetIn(partition_mapping=ends)})
+    def compared(quakes: pd.DataFrame) -> None:
+        got.append(sorted(quakes["at"].dt.day))
+
+    pipeline.run(quakes(collection), keys=["2018-02-01", "2018-02-05"])
+    pipeline.run(quakes(collection).to_source_asset(), compared)
+    assert got == [[1, 4, 4, 4, 4]]
+
+
 def test_an_asset_without_partitions_loads_all_of_them(pipeline: Pipeline, collection: str) -> None:
     got = []
 
@@ -464,7 +479,7 @@ def test_a_partitioned_asset_that_is_run_without_a_partition_harms_nothing(
     def quakes() -> pd.DataFrame:
         return quakes_of([])
 
-    with pytest.raises(Exception, match="partition"):
+    with pytest.raises(ConfigurationError, match="no partition was asked for"):
         pipeline.run(quakes)
     assert pipeline.stored(collection) == [{"at": "2018-02-01"}]
 
@@ -718,7 +733,7 @@ def test_an_asset_is_loaded_outside_of_a_run(pipeline: Pipeline, collection: str
     definitions = dg.Definitions([quakes(collection)], resources=pipeline.resources)
     pipeline.run(quakes(collection), keys=["2018-02-02", "2018-02-03"])
     assert len(definitions.load_asset_value("quakes", partition_key="2018-02-02")) == 2
-    with pytest.raises(Exception, match="partition"):
+    with pytest.raises(ConfigurationError, match="no partition was asked for"):
         definitions.load_asset_value("quakes", python_type=pa.Table)
 
 
@@ -809,5 +824,5 @@ def test_nothing_of_the_connection_is_in_a_repr() -> None:
 
 
 def test_an_unknown_setting_is_refused() -> None:
-    with pytest.raises(Exception, match="write_mod"):
+    with pytest.raises(ValidationError, match="write_mod"):
         ConnectomeIOManager(connectome=ConnectomeResource(), write_mod="append")
