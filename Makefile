@@ -15,7 +15,7 @@ ui: $(ENV) ## local server and Dagster's web page, both with what they kept (UI_
 	@$(PY) -m demo.ui
 
 test: $(ENV) ## the tests of the package and of the example
-	@$(PY) -m pytest -q -n auto --dist loadgroup tests example_project/tests
+	@$(PY) -m pytest -q -n auto --dist loadfile tests example_project/tests
 
 lint: $(ENV) ## ruff and mypy --strict
 	@$(PY) -m ruff check .

@@ -161,17 +161,23 @@ def documents(collection: str) -> list[str]:
 
 def closing_table(first: list[Step], second: list[Step]) -> Table:
     """A line for each asset and day, both passes side by side, and each asset's sum."""
-    table = Table(title="What was materialized", title_justify="left")
-    table.add_column("asset")
-    table.add_column("day (UTC)")
+    table = Table(
+        title="What was materialized",
+        caption="requests: to read the raw day, and to store the rows",
+        title_justify="left",
+        caption_justify="left",
+        box=None,
+        padding=(0, 2, 0, 0),
+    )
+    table.add_column("asset, day (UTC)", no_wrap=True)
     for which in ("1st", "2nd"):
         for what in ("rows", "requests", "seconds"):
-            table.add_column(f"{which}\n{what}", justify="right")
+            table.add_column(f"{which}\n{what}", justify="right", no_wrap=True)
     for asset in COLLECTIONS:
         mine = [[step for step in steps if step.asset == asset] for steps in (first, second)]
+        table.add_row(asset, *figures(mine[0]), *figures(mine[1]), style="bold")
         for one, two in zip(*mine, strict=True):
-            table.add_row(asset, one.partition, *figures([one]), *figures([two]))
-        table.add_row("", "all", *figures(mine[0]), *figures(mine[1]), style="bold")
+            table.add_row(f"  {one.partition}", *figures([one]), *figures([two]))
         table.add_section()
     return table
 

@@ -57,7 +57,7 @@ def test_dg_lists_the_whole_project(bare_environment: dict[str, str]) -> None:
 
     assert listed.returncode == 0, listed.stderr
     definitions = json.loads(listed.stdout)
-    assert [asset["key"] for asset in definitions["assets"]] == [
+    assert [asset["asset_key"] for asset in definitions["assets"]] == [
         "daily_region_summary",
         "earthquake_alerts",
         "earthquakes",
@@ -69,6 +69,8 @@ def test_dg_lists_the_whole_project(bare_environment: dict[str, str]) -> None:
     ]
 
 
+# Dagster's own call, in the schedules that it builds.
+@pytest.mark.filterwarnings("ignore:Function `JobDefinition.run_request:DeprecationWarning")
 def test_the_schedule_asks_at_midnight_for_the_day_that_has_ended() -> None:
     schedule = load_definitions().resolve_schedule_def("daily_earthquakes_schedule")
     midnight = datetime(2018, 2, 3, tzinfo=timezone.utc)

@@ -21,8 +21,8 @@ from earthquakes.definitions import defs as load_definitions
 
 from connectome_dagster.local.server import LocalServer
 
-# One materialization of the week serves all tests of this file: they belong on one worker.
-pytestmark = pytest.mark.xdist_group("week")
+# Dagster's own call, for every resource that holds another one.
+pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:DeprecationWarning")
 
 DATA = Path(__file__).parents[1] / "data" / "earthquakes.json"
 COLLECTIONS = ["earthquakes", "daily_region_summary", "earthquake_alerts"]
