@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from decimal import Context, Decimal
+from decimal import Context, Decimal, localcontext
 from typing import Any
 
 from bson import Decimal128, Regex
@@ -347,6 +347,22 @@ def _since_epoch(value: Any) -> int:
     return milliseconds(value) if isinstance(value, datetime) else int(value)
 
 
+def _arithmetic(name: str, function: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
+    """The function with decimals of 34 digits, and with an error that says what cannot be done."""
+
+    def evaluate(values: list[Any]) -> Any:
+        with localcontext(_DECIMAL):
+            try:
+                return function(values)
+            except QueryError:
+                raise
+            except (ArithmeticError, ValueError) as error:
+                reason = str(error)
+        raise QueryError(f"{name} cannot be computed: {reason}")
+
+    return evaluate
+
+
 def _add(values: list[Any]) -> Any:
     dates = [value for value in values if _is_date(value)]
     if len(dates) > 1:
@@ -408,7 +424,7 @@ def _unary(name: str, function: Callable[[Any], Any]) -> Callable[[list[Any]], A
             return float(value)
         return _result(Decimal(value)) if isinstance(found[0], Decimal) else value
 
-    return evaluate
+    return _arithmetic(name, evaluate)
 
 
 def _text(name: str, value: Any) -> str:
@@ -544,16 +560,16 @@ _FUNCTIONS: dict[str, tuple[int, int, Callable[[list[Any]], Any]]] = {
     "$cmp": (2, 2, _cmp),
     "$not": (1, 1, lambda values: not truth(values[0])),
     "$in": (2, 2, _in),
-    "$add": (0, MANY, _add),
-    "$subtract": (2, 2, _subtract),
-    "$multiply": (0, MANY, _multiply),
-    "$divide": (2, 2, _divide),
-    "$mod": (2, 2, _mod),
+    "$add": (0, MANY, _arithmetic("$add", _add)),
+    "$subtract": (2, 2, _arithmetic("$subtract", _subtract)),
+    "$multiply": (0, MANY, _arithmetic("$multiply", _multiply)),
+    "$divide": (2, 2, _arithmetic("$divide", _divide)),
+    "$mod": (2, 2, _arithmetic("$mod", _mod)),
     "$abs": (1, 1, _unary("$abs", abs)),
     "$ceil": (1, 1, _unary("$ceil", math.ceil)),
     "$floor": (1, 1, _unary("$floor", math.floor)),
-    "$sum": (1, MANY, _sum),
-    "$avg": (1, MANY, _average),
+    "$sum": (1, MANY, _arithmetic("$sum", _sum)),
+    "$avg": (1, MANY, _arithmetic("$avg", _average)),
     "$max": (1, MANY, _extreme(max)),
     "$min": (1, MANY, _extreme(min)),
     "$type": (1, 1, lambda values: type_name(values[0])),

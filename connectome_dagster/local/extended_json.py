@@ -146,10 +146,11 @@ def _double(obj: dict[str, Any], name: str) -> float:
 
 def _decimal(obj: dict[str, Any], name: str) -> Decimal128:
     text = _text(obj, name)
-    try:
-        return Decimal128(text)
-    except (ArithmeticError, ValueError):
-        pass
+    if not any(letter.isspace() for letter in text):
+        try:
+            return Decimal128(text)
+        except (ArithmeticError, ValueError):
+            pass
     raise _wrong(name, "a string with a decimal number of at most 34 digits")
 
 
@@ -159,8 +160,6 @@ def _date(obj: dict[str, Any], name: str) -> datetime | DatetimeMS:
         if list(payload) != ["$numberLong"]:
             raise _wrong(name, 'an ISO date and time with zone or {"$numberLong": …}')
         return date_of(_integer(payload, "$numberLong", INT64_MIN, INT64_MAX))
-    if type(payload) is int and INT64_MIN <= payload <= INT64_MAX:
-        return date_of(payload)
     found = _DATE.match(payload) if type(payload) is str else None
     if found is None:
         raise _wrong(name, 'an ISO date and time with zone or {"$numberLong": …}')

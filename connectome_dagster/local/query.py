@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bson import MaxKey, MinKey, Regex
+from bson import Int64, MaxKey, MinKey, Regex
 
 from connectome_dagster.local.expressions import compile_expression, truth
 from connectome_dagster.local.extended_json import regex_parts
@@ -257,6 +257,8 @@ def _operators(path: str, operators: Mapping[str, Any], depth: int) -> _Conditio
 
 def _equality(value: Any) -> Test:
     """Whether a value equals this one; null also equals a value that is not there."""
+    if isinstance(value, Int64):
+        value = int(value)
     kind = type(value)
     if value is None:
         return lambda other: other is None or other is MISSING
@@ -306,6 +308,8 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 
 def _ordering_test(name: str, value: Any) -> Test:
     compare, with_equal = _COMPARE[name], name in {"$gte", "$lte"}
+    if isinstance(value, Int64):
+        value = int(value)
     kind = type(value)
     if value is None:
         return lambda other: with_equal and (other is None or other is MISSING)

@@ -6,6 +6,7 @@ atomic groups, recursion and POSIX classes. This module translates what still di
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,8 +22,6 @@ MAX_PATTERN_CHARACTERS = 32_764  # PCRE's own bound, which MongoDB documents
 # A compiled filter spends at most so long in one pattern over all its documents: ordinary patterns
 # need about a microsecond each, a catastrophic one would need years for a single document.
 SECONDS_PER_FILTER = 5.0
-
-_ASCII_CLASSES = {"d": "0-9", "w": "a-zA-Z0-9_", "s": r"\t\n\v\f\r "}
 
 
 def compile_search(pattern: str, options: str = "") -> Callable[[str], bool]:
@@ -43,8 +42,12 @@ def compile_search(pattern: str, options: str = "") -> Callable[[str], bool]:
     if len(pattern) > MAX_PATTERN_CHARACTERS:
         raise QueryError(f"$regex: the pattern is longer than {MAX_PATTERN_CHARACTERS} characters")
     compiled = _compiled(pattern, options)
-    if not set("*+?{(|\\[.^$") & set(pattern) and not options:
-        return lambda text: pattern in text
+    if not options:
+        if not _SPECIAL & set(pattern):
+            return lambda text: pattern in text
+        if pattern[0] == "^" and not _SPECIAL & set(pattern[1:]):
+            start = pattern[1:]
+            return lambda text: text.startswith(start)
     return _bounded(compiled, pattern)
 
 
@@ -60,17 +63,33 @@ def check_options(options: str) -> None:
 
 
 def _compiled(pattern: str, options: str) -> Any:
-    flags = regex.VERSION0
-    # without Unicode properties PCRE's \w, \d, \b are ASCII, but its caseless matching is not
-    flags |= regex.ASCII if pattern.isascii() else regex.UNICODE
+    ucp, rest = _start_options(pattern)
+    # Without (*UCP) PCRE's \w, \d, \s, \b are ASCII while its caseless matching and \p are not.
+    # ASCII mode says so at full speed; they are spelled out where a pattern can tell a difference.
+    spelled_out = not ucp and (not rest.isascii() or _NEEDS_UNICODE.search(rest) is not None)
+    flags = regex.VERSION0 | (regex.UNICODE if ucp or spelled_out else regex.ASCII)
     for letter, flag in (("i", regex.I), ("m", regex.M), ("s", regex.S), ("x", regex.X)):
         if letter in options:
             flags |= flag
     try:
-        return regex.compile(_translated(pattern), flags)
+        translated = _Translation(rest, spelled_out, "x" in options).result()
+        return regex.compile(translated, flags)
     except (regex.error, RecursionError, OverflowError, ValueError, KeyError) as error:
         reason = str(error)
     raise QueryError(f"$regex: the pattern {shown(pattern)} is not valid: {reason}")
+
+
+_NEEDS_UNICODE = re.compile(r"\\[pPXx]")
+_START = re.compile(r"\(\*(UCP|UTF8?)\)")
+
+
+def _start_options(pattern: str) -> tuple[bool, str]:
+    """PCRE's options at the start of a pattern: whether `(*UCP)` is there, and what follows."""
+    ucp = False
+    while found := _START.match(pattern):
+        ucp |= found[1] == "UCP"
+        pattern = pattern[found.end() :]
+    return ucp, pattern
 
 
 def _bounded(compiled: Any, pattern: str) -> Callable[[str], bool]:
@@ -94,60 +113,88 @@ def _bounded(compiled: Any, pattern: str) -> Callable[[str], bool]:
     return found
 
 
-def _translated(pattern: str) -> str:
-    r"""The pattern with PCRE's `\Z`, `\z`, `\h`, `\Q…\E` and ASCII classes in `regex`'s terms."""
-    out: list[str] = []
-    position, in_class = 0, False
-    while position < len(pattern):
-        letter = pattern[position]
-        if letter == "\\" and position + 1 < len(pattern):
-            escaped = pattern[position + 1]
-            position += 2
-            if escaped == "Q":
-                end = pattern.find("\\E", position)
-                end = len(pattern) if end < 0 else end
-                out.append(regex.escape(pattern[position:end], special_only=False))
-                position = end + 2
-            elif escaped != "E":
-                out.append(_escape(escaped, in_class))
-            continue
-        if in_class:
-            in_class = letter != "]"
-        elif letter == "[":
-            in_class = True
-            taken = _class_opening(pattern, position)
-            out.append(pattern[position : position + taken])
-            position += taken
-            continue
-        if in_class and letter == "[" and pattern[position + 1 : position + 2] == ":":
-            end = pattern.find(":]", position)
-            if end > 0:
-                out.append(pattern[position : end + 2])
-                position = end + 2
-                continue
-        out.append(letter)
-        position += 1
-    return "".join(out)
+class _Translation:
+    r"""A pattern of PCRE in the terms of `regex`, read from left to right.
 
+    Differs: `\Z`, `\z`, `\h`, `\Q…\E`, `\k<name>`, `\g{1}`, `\x{…}`, and ASCII classes.
+    """
 
-def _class_opening(pattern: str, start: int) -> int:
-    """Length of `[`, `[^`, `[]` or `[^]`: a bracket right after the opening is a literal."""
-    taken = 2 if pattern[start + 1 : start + 2] == "^" else 1
-    return taken + (pattern[start + taken : start + taken + 1] == "]")
+    def __init__(self, pattern: str, spelled_out: bool, extended: bool) -> None:
+        self.pattern = pattern
+        self.spelled_out = spelled_out
+        self.extended = extended
+        self.at = 0
+        self.in_class = False
 
+    def result(self) -> str:
+        out: list[str] = []
+        while self.at < len(self.pattern):
+            out.append(self._next())
+        return "".join(out)
 
-def _escape(letter: str, in_class: bool) -> str:
-    if letter in _ASCII_CLASSES:
-        inside = _ASCII_CLASSES[letter]
-        return inside if in_class else f"[{inside}]"
-    if letter.lower() in _ASCII_CLASSES and not in_class:
-        return f"[^{_ASCII_CLASSES[letter.lower()]}]"
-    if letter == "h":
-        return r"\t " if in_class else r"[\t ]"
-    if in_class:
+    def _next(self) -> str:
+        letter = self.pattern[self.at]
+        if letter == "\\" and self.at + 1 < len(self.pattern):
+            return self._escape()
+        if self.in_class:
+            if letter == "[":
+                return self._take(_POSIX_CLASS) or self._skip(1, "\\[")
+            self.in_class = letter != "]"
+            # doubled, these are operations on sets for `regex` and letters for PCRE
+            return self._skip(1, f"\\{letter}" if letter in "&|~" else letter)
+        if letter == "[":
+            self.in_class = True
+            return self._take(_CLASS_OPENING).replace("]", "\\]")
+        if letter == "#" and self.extended:
+            return self._take(_COMMENT)
+        return self._skip(1, letter)
+
+    def _skip(self, count: int, replacement: str) -> str:
+        self.at += count
+        return replacement
+
+    def _take(self, what: re.Pattern[str]) -> str:
+        found = what.match(self.pattern, self.at)
+        return self._skip(len(found[0]), found[0]) if found else ""
+
+    def _escape(self) -> str:
+        letter = self.pattern[self.at + 1]
+        if letter == "Q":
+            quoted, _, _ = self.pattern[self.at + 2 :].partition("\\E")
+            return self._skip(len(quoted) + 4, regex.escape(quoted, special_only=False))
+        if letter == "x" and (found := _CODE_POINT.match(self.pattern, self.at)):
+            return self._skip(len(found[0]), f"\\U{int(found[1], 16):08x}")
+        if not self.in_class and (found := _REFERENCE.match(self.pattern, self.at)):
+            name = next(group for group in found.groups() if group)
+            return self._skip(len(found[0]), f"\\g<{name}>")
+        return self._skip(2, self._class_escape(letter))
+
+    def _class_escape(self, letter: str) -> str:
+        if letter == "E":
+            return ""
+        if letter == "h":
+            return r"\t " if self.in_class else r"[\t ]"
+        if self.spelled_out and letter in _ASCII_CLASSES:
+            inside = _ASCII_CLASSES[letter]
+            return inside if self.in_class else f"[{inside}]"
+        if not self.in_class and letter in _OUTSIDE:
+            return _OUTSIDE[letter]
+        if self.spelled_out and not self.in_class and letter in _SPELLED_OUT:
+            return _SPELLED_OUT[letter]
         return f"\\{letter}"
-    if letter == "Z":
-        return r"(?=\n?\Z)"
-    if letter == "z":
-        return r"\Z"
-    return f"\\{letter}"
+
+
+_POSIX_CLASS = re.compile(r"\[:\^?[a-z]+:\]")
+_CLASS_OPENING = re.compile(r"\[\^?\]?")  # a bracket right after the opening is a letter
+_COMMENT = re.compile(r"#[^\n]*")
+_CODE_POINT = re.compile(r"\\x\{([0-9a-fA-F]{1,6})\}")
+_REFERENCE = re.compile(r"\\k(?:<(\w+)>|\{(\w+)\}|'(\w+)')|\\g(?:\{(\w+)\}|([0-9]+))")
+_SPECIAL = frozenset("*+?{}()|\\[].^$")  # a pattern without these is a plain text
+_ASCII_CLASSES = {"d": "0-9", "w": "a-zA-Z0-9_", "s": r"\t\n\v\f\r "}
+_OUTSIDE = {"Z": r"(?=\n?\Z)", "z": r"\Z"}
+_WORD = "[a-zA-Z0-9_]"
+_SPELLED_OUT = {
+    **{name.upper(): f"[^{inside}]" for name, inside in _ASCII_CLASSES.items()},
+    "b": f"(?:(?<={_WORD})(?!{_WORD})|(?<!{_WORD})(?={_WORD}))",
+    "B": f"(?:(?<={_WORD})(?={_WORD})|(?<!{_WORD})(?!{_WORD}))",
+}

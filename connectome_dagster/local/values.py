@@ -76,7 +76,8 @@ def number(value: Any) -> int | float | Decimal | None:
     if kind is int or kind is float:
         return value  # type: ignore[no-any-return]  # narrowed by identity of the type
     if isinstance(value, Decimal128):
-        return value.to_decimal()
+        exact = value.to_decimal()
+        return Decimal("NaN") if exact.is_snan() else exact  # a signalling one would raise
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value
     return None
