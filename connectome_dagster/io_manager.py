@@ -17,9 +17,9 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import ConfigDict
 
-from connectome_dagster.api.credentials import redact
 from connectome_dagster.errors import ConfigurationError
 from connectome_dagster.frames.dataframe import from_pandas, to_pandas
+from connectome_dagster.frames.schema import check_names
 from connectome_dagster.metadata import (
     PREVIEW_ROWS,
     arrow_schema,
@@ -47,8 +47,8 @@ _OUTPUT_KEYS = ("collection", "write_mode", "on", "partition_format")
 _SUPPORTED = "pandas.DataFrame, pyarrow.Table or pyarrow.RecordBatchReader"
 
 _CHECKED_ROWS = 1 << 16  # rows checked at once: some megabytes of temporary arrays, no more
-# Each count is an entry of its own, and Dagster lists the whole range for each entry: two years
-# of days take seconds, a year of hours would take minutes.
+# Dagster lists the whole range for each count: 750 of them, two years of days, take 0.3 s; a year of
+# hours would take more than half a minute.
 _COUNTED_PARTITIONS = 750
 
 
@@ -177,7 +177,7 @@ class ConnectomeIOManager(dg.ConfigurableIOManager):
                 base_url=self.connectome.base_url,
                 first_rows=seen.first_rows(schema),
                 partitions=len(keys),
-                redact=lambda text: redact(text, self.connectome.secrets()),
+                redact=self.connectome.redact,
             ),
         }
         theirs = context.output_metadata
@@ -330,6 +330,7 @@ def _partitions_def(
 def _frame(obj: object, name: str) -> pa.Table | pa.RecordBatchReader:
     """What an asset returned, as Arrow; a stream stays one."""
     if isinstance(obj, pa.Table | pa.RecordBatchReader):
+        check_names(obj.schema.names)
         return obj
     if isinstance(obj, pd.DataFrame):
         return from_pandas(obj)

@@ -35,6 +35,7 @@ STORAGE_KIND = "connectome"
 PREVIEW_ROWS = 5  # enough to recognize the data; each row is stored with every materialization
 _PREVIEW_COLUMNS = 20  # what a screen shows without losing the first column
 _PREVIEW_VALUE = 80  # characters; a nested value or a text can be megabytes
+_PREVIEW_READ = 4096  # characters of a value that are looked at: far more than are shown
 _SCHEMA_COLUMNS = 500  # a schema is stored with every materialization
 
 
@@ -207,7 +208,7 @@ def preview(rows: pa.Table, *, redact: Callable[[str], str] = str) -> str:
     """
     names = rows.schema.names[:_PREVIEW_COLUMNS]
     head = rows.select(list(range(len(names)))).slice(0, PREVIEW_ROWS)
-    columns = [[_cell(value.as_py(), redact) for value in column] for column in head.columns]
+    columns = [[_cell(_value(scalar), redact) for scalar in column] for column in head.columns]
     titles = [_cell(name, redact) for name in names]
     hidden = rows.num_columns - len(names)
     if hidden:
@@ -223,10 +224,17 @@ _SIGNS = str.maketrans(
 )
 
 
+def _value(scalar: pa.Scalar) -> object:
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError):  # an instant that Python has no form for
+        return "…"
+
+
 def _cell(value: object, redact: Callable[[str], str]) -> str:
     if value is None:
         return ""
-    text = " ".join(redact(str(value)).split())
+    text = " ".join(redact(str(value)[:_PREVIEW_READ]).split())
     if len(text) > _PREVIEW_VALUE:
         text = text[:_PREVIEW_VALUE] + "…"
     return text.translate(_SIGNS)

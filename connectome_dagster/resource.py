@@ -7,7 +7,7 @@ used, and does not know how data moves.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ import dagster as dg
 from dagster._config.field_utils import is_dagster_env_var  # the test Dagster itself resolves by
 from pydantic import ConfigDict, Field, JsonValue, PrivateAttr
 
+from connectome_dagster.api.credentials import redact
 from connectome_dagster.errors import ConfigurationError
 from connectome_dagster.transfer.collection import Collection, Connectome
 
@@ -145,9 +146,15 @@ class ConnectomeResource(dg.ConfigurableResource[Any]):
         with self._connect() as client:
             yield client
 
-    def secrets(self) -> Sequence[str]:
-        """The credentials that are set, for blanking them in what others show. Don't show these."""
-        return [value for name in _SECRET_FIELDS if isinstance(value := getattr(self, name), str)]
+    def redact(self, text: str) -> str:
+        """The text with `***` for each occurrence of a credential of this resource.
+
+        Example:
+            >>> ConnectomeResource(read_credential="r-12345").redact("key: r-12345")
+            'key: ***'
+        """
+        values = [getattr(self, name) for name in _SECRET_FIELDS]
+        return redact(text, [value for value in values if value is not None])
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 - Dagster's signature
         """Take note that a run begins; the client is made when it is needed."""

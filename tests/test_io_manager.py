@@ -599,6 +599,29 @@ def test_partitions_of_two_dimensions(pipeline: Pipeline, collection: str) -> No
     assert loaded == [1, 1, 1, 1]
 
 
+def test_a_range_of_two_dimensions_counts_each_pair(pipeline: Pipeline, collection: str) -> None:
+    both = dg.MultiPartitionsDefinition({"day": DAYS, "colour": COLOURS})
+
+    @dg.asset(
+        partitions_def=both,
+        metadata={
+            "connectome/collection": collection,
+            "partition_expr": {"day": "at", "colour": "colour"},
+        },
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def paint() -> pd.DataFrame:
+        return pd.DataFrame(
+            {"at": ["2018-02-01", "2018-02-02", "2018-02-02"], "colour": ["red"] * 3}
+        )
+
+    shown = metadata_of(pipeline.run(paint, keys=["red|2018-02-01", "red|2018-02-02"]), "paint")
+    assert {key: m["dagster/partition_row_count"] for key, m in shown.items()} == {
+        "red|2018-02-01": 1,
+        "red|2018-02-02": 2,
+    }
+
+
 # ---- write modes
 
 
@@ -688,6 +711,14 @@ def test_what_is_no_frame_is_refused_by_name(pipeline: Pipeline) -> None:
     assert "returned a builtins.dict; ConnectomeIOManager stores pandas" in pipeline.refused(
         numbers
     )
+
+
+def test_two_columns_of_one_name_are_refused(pipeline: Pipeline) -> None:
+    @dg.asset
+    def numbers() -> pa.Table:
+        return pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["n", "n"])
+
+    assert pipeline.refused(numbers).startswith("SchemaConflict: ")
 
 
 def test_an_annotation_that_cannot_be_loaded_is_refused_by_name(

@@ -125,3 +125,8 @@ def test_a_secret_in_the_data_is_blanked_before_the_value_is_cut() -> None:
         pa.table({"note": [f"key: {secret}"]}), redact=lambda text: text.replace(secret, "***")
     )
     assert "sss" not in text
+
+
+def test_a_value_that_python_has_no_form_for_does_not_fail_a_write_that_succeeded() -> None:
+    far = pa.array([10**15], pa.timestamp("s"))
+    assert preview(pa.table({"at": far})).splitlines()[2] == "| … |"

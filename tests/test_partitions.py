@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectome_dagster.errors import ConfigurationError
+from connectome_dagster.frames.encode import encode_rows
 from connectome_dagster.local.query import compile_filter
 from connectome_dagster.partitions import OutsidePartition, PartitionSelection, select_partitions
 
@@ -306,6 +308,30 @@ def test_a_row_is_counted_for_the_partition_whose_own_filter_finds_it(
         )
     )
     assert counted == {k: int(k == key) for k in selection.keys}
+
+
+@given(
+    at=instants,
+    keys=hour_keys,
+    kind=st.sampled_from(
+        [pa.timestamp(unit, zone) for unit in ("s", "ms", "us", "ns") for zone in (None, "UTC")]
+        + [pa.timestamp("us", "America/New_York"), pa.date32(), pa.date64()]
+    ),
+)
+def test_an_accepted_row_is_found_as_it_is_written(
+    at: datetime, keys: list[str], kind: pa.DataType
+) -> None:
+    column = pa.array([at], pa.timestamp("us", "UTC"))
+    naive = column.cast(pa.timestamp("us"))
+    is_zoned = pa.types.is_timestamp(kind) and kind.tz is not None
+    rows = pa.record_batch({"at": (column if is_zoned else naive).cast(kind, safe=False)})
+    selection = select_partitions(HOURS, keys, "at")
+    [line] = encode_rows(rows)
+    try:
+        counted = int(selection.count(rows).sum())
+    except OutsidePartition:
+        counted = 0
+    assert counted == len(found(selection, [json.loads(line)["at"]]))
 
 
 # ---- settings
