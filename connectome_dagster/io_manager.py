@@ -47,8 +47,8 @@ _OUTPUT_KEYS = ("collection", "write_mode", "on", "partition_format")
 _SUPPORTED = "pandas.DataFrame, pyarrow.Table or pyarrow.RecordBatchReader"
 
 _CHECKED_ROWS = 1 << 16  # rows checked at once: some megabytes of temporary arrays, no more
-# Dagster lists the whole range for each count: 750 of them, two years of days, take 0.3 s; a year of
-# hours would take more than half a minute.
+# Dagster lists the whole range for each count: 750 of them, two years of days, take 0.3 s; the
+# hours of a year would take more than half a minute.
 _COUNTED_PARTITIONS = 750
 
 
