@@ -55,6 +55,8 @@ def serve(*, ui_port: int, server_port: int) -> None:
     documents.mkdir(parents=True, exist_ok=True)
     with local_server(port=server_port, data=documents) as address:
         os.environ["DAGSTER_HOME"] = str(home)
+        # Dagster's advice to whoever types the command; nobody does here.
+        os.environ["PYTHONWARNINGS"] = "ignore:Function `dev_command` is superseded"
         command = [str(Path(sys.executable).with_name("dagster")), "dev"]
         command += ["--module-name", "earthquakes.definitions"]
         command += ["--host", "127.0.0.1", "--port", str(ui_port), "--log-level", "warning"]

@@ -95,6 +95,6 @@ def run(command: list[str], environment: dict[str, str]) -> subprocess.Completed
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
