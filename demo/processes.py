@@ -116,10 +116,13 @@ def require_free(port: int, variable: str) -> None:
 
 
 def stop_on_signals() -> None:
-    """Lets SIGTERM and a closed terminal end this process in order, as Ctrl-C does."""
+    """Lets SIGTERM and a closed terminal end this process in order, as Ctrl-C does.
+
+    Ctrl-C itself is listed too: a shell that starts a process in the background has it ignored.
+    """
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
