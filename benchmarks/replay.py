@@ -1,0 +1,139 @@
+"""A process that answers reads with fixed bytes and swallows writes: the least a service can do.
+
+Raw sockets and large buffers, so that what is measured is the client. As a program it prints its
+address and ends when its standard input does. It knows no JSON: what `batchwrite` sends is read to
+its end and dropped, but for the collection `kept`, whose bodies `GET /kept` gives back, once.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+import threading
+from pathlib import Path
+
+# A request's head that is longer is no request of ours.
+HEAD_BYTES = 64 * 1024
+
+# What is swallowed at a time: more than a socket's buffer holds, so one call empties it.
+SINK_BYTES = 1024 * 1024
+
+KEPT = "kept"
+
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)", re.IGNORECASE)
+_ACKNOWLEDGED = b'{"acknowledged":true}'
+
+
+class Replay:
+    """Serves one connection per thread.
+
+    Args:
+        bodies: what a read of a collection is answered with, by the collection's name.
+    """
+
+    def __init__(self, bodies: dict[str, bytes]) -> None:
+        self._bodies = bodies
+        self._kept: list[bytes] = []
+        self._lock = threading.Lock()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def serve(self) -> None:
+        """Accept connections until the process ends."""
+        while True:
+            connection, _ = self._listener.accept()
+            # Without this an answer waits for the delayed acknowledgement of the one before it.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
+
+    def _converse(self, connection: socket.socket) -> None:
+        with connection:
+            buffer = bytearray(SINK_BYTES)
+            early = b""
+            while True:
+                head, early = _head(connection, early)
+                if not head:
+                    return
+                method, target = head.split(b" ", 2)[:2]
+                path = target.decode("ascii").split("/")
+                body, early = self._body(connection, head, early, buffer, keep=path[-1] == KEPT)
+                status, answer = self._answer(method.decode("ascii"), path, body)
+                connection.sendall(_answer_head(status, len(answer)))
+                connection.sendall(answer)
+
+    def _body(
+        self,
+        connection: socket.socket,
+        head: bytes,
+        early: bytes,
+        buffer: bytearray,
+        *,
+        keep: bool,
+    ) -> tuple[bytes, bytes]:
+        """Read a request's body to its end; return it if it is to be kept, and what follows it."""
+        length = _LENGTH.search(head)
+        left = int(length[1]) if length else 0
+        kept, early = bytearray(early[:left]), early[left:]
+        left -= len(kept)
+        view = memoryview(buffer)
+        while left:
+            size = connection.recv_into(view[: min(left, SINK_BYTES)])
+            if not size:
+                raise ConnectionError("the request broke off")
+            left -= size
+            if keep:
+                kept += view[:size]
+        return bytes(kept), early
+
+    def _answer(self, method: str, path: list[str], body: bytes) -> tuple[int, bytes]:
+        # /collection/<verb>/<credential>/<collection id>, or /kept
+        verb, collection = (path[2], path[4]) if len(path) == 5 else ("", path[-1])
+        if (method, verb) == ("POST", "readwithquery") and collection in self._bodies:
+            return 200, self._bodies[collection]
+        if (method, verb) == ("POST", "batchwrite"):
+            if collection == KEPT:
+                with self._lock:
+                    self._kept.append(body)
+            return 200, _ACKNOWLEDGED
+        if (method, path) == ("GET", ["", KEPT]):
+            with self._lock:
+                kept, self._kept = self._kept, []
+            return 200, b"[" + b",".join(kept) + b"]"
+        return 404, b'{"error":"this server only replays"}'
+
+
+def _answer_head(status: int, length: int) -> bytes:
+    reason = "OK" if status == 200 else "Not Found"
+    fields = ("Content-Type: application/json", f"Content-Length: {length}")
+    return "\r\n".join((f"HTTP/1.1 {status} {reason}", *fields, "", "")).encode("ascii")
+
+
+def _head(connection: socket.socket, early: bytes) -> tuple[bytes, bytes]:
+    """Read a request's head; return it and what came behind it, both empty at the end."""
+    while (end := early.find(b"\r\n\r\n")) < 0:
+        if len(early) > HEAD_BYTES:
+            raise ConnectionError("the head of the request has no end")
+        try:
+            more = connection.recv(HEAD_BYTES)
+        except ConnectionError:  # the other side left
+            more = b""
+        if not more:
+            return b"", b""
+        early += more
+    return early[: end + 2], early[end + 4 :]
+
+
+def _bodies(arguments: list[str]) -> dict[str, bytes]:
+    pairs = (argument.partition("=") for argument in arguments)
+    return {name: Path(file).read_bytes() for name, _, file in pairs}
+
+
+if __name__ == "__main__":
+    replay = Replay(_bodies(sys.argv[1:]))
+    threading.Thread(target=replay.serve, daemon=True).start()
+    print(replay.address, flush=True)
+    sys.stdin.read()
