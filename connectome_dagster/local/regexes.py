@@ -19,6 +19,9 @@ __all__ = ["check_options", "compile_search"]
 
 OPTIONS = "imsux"
 MAX_PATTERN_CHARACTERS = 32_764  # PCRE's own bound, which MongoDB documents
+# Letters of a pattern with its counted repetitions written out, as they are compiled: PCRE allows
+# 64 kilobytes. Without a bound ((a{1000}){1000}){1000} alone takes all memory.
+MAX_SIZE = 65_535
 # A compiled filter spends at most so long in one pattern over all its documents: ordinary patterns
 # need about a microsecond each, a catastrophic one would need years for a single document.
 SECONDS_PER_FILTER = 5.0
@@ -41,6 +44,8 @@ def compile_search(pattern: str, options: str = "") -> Callable[[str], bool]:
         raise QueryError("$regex: the pattern must not contain a NUL character")
     if len(pattern) > MAX_PATTERN_CHARACTERS:
         raise QueryError(f"$regex: the pattern is longer than {MAX_PATTERN_CHARACTERS} characters")
+    if _size(pattern) > MAX_SIZE:
+        raise QueryError(f"$regex: the pattern {shown(pattern)} is too large with its repetitions")
     compiled = _compiled(pattern, options)
     if not options:
         if not _SPECIAL & set(pattern):
@@ -74,9 +79,34 @@ def _compiled(pattern: str, options: str) -> Any:
     try:
         translated = _Translation(rest, spelled_out, "x" in options).result()
         return regex.compile(translated, flags)
+    except QueryError:
+        raise
     except (regex.error, RecursionError, OverflowError, ValueError, KeyError) as error:
         reason = str(error)
     raise QueryError(f"$regex: the pattern {shown(pattern)} is not valid: {reason}")
+
+
+_TOKEN = re.compile(
+    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*(?:\]|\Z)|\{([0-9]+)(?:,([0-9]*))?\}|.", re.DOTALL
+)
+
+
+def _size(pattern: str) -> int:
+    """Letters of the pattern with every counted repetition written out."""
+    sizes, last = [0], 0
+    for token in _TOKEN.finditer(pattern):
+        if token[1]:
+            last *= max(int(token[1][:6]), int((token[2] or "0")[:6]), 1)
+        else:
+            sizes[-1] += last
+            last = 1
+            if token[0] == "(":
+                sizes.append(0)
+            elif token[0] == ")" and len(sizes) > 1:
+                last = sizes.pop() + 1
+        if last > MAX_SIZE:
+            return last
+    return sum(sizes) + last
 
 
 _NEEDS_UNICODE = re.compile(r"\\[pPXx]")
@@ -101,12 +131,12 @@ def _bounded(compiled: Any, pattern: str) -> Callable[[str], bool]:
         start = clock()
         try:
             return search(text, timeout=left) is not None
-        except TimeoutError:
+        except (TimeoutError, MemoryError):
             left = 0.0
         finally:
             left = max(left - (clock() - start), 1e-6)
         raise QueryError(
-            f"$regex: the pattern {shown(pattern)} takes too long; "
+            f"$regex: the pattern {shown(pattern)} takes too much; "
             f"a query may spend {SECONDS_PER_FILTER:g} seconds in it"
         )
 
@@ -145,6 +175,10 @@ class _Translation:
         if letter == "[":
             self.in_class = True
             return self._take(_CLASS_OPENING).replace("]", "\\]")
+        if letter == "{" and not _COUNT.match(self.pattern, self.at):
+            return self._skip(1, "\\{")  # for `regex` it could open an approximate match
+        if letter == "(" and _RECURSION.match(self.pattern, self.at):
+            raise QueryError("$regex: recursion is not supported by the local server")
         if letter == "#" and self.extended:
             return self._take(_COMMENT)
         return self._skip(1, letter)
@@ -162,6 +196,8 @@ class _Translation:
         if letter == "Q":
             quoted, _, _ = self.pattern[self.at + 2 :].partition("\\E")
             return self._skip(len(quoted) + 4, regex.escape(quoted, special_only=False))
+        if letter in "pP" and (property_name := self._take(_PROPERTY)):
+            return property_name
         if letter == "x" and (found := _CODE_POINT.match(self.pattern, self.at)):
             return self._skip(len(found[0]), f"\\U{int(found[1], 16):08x}")
         if not self.in_class and (found := _REFERENCE.match(self.pattern, self.at)):
@@ -186,7 +222,11 @@ class _Translation:
 
 _POSIX_CLASS = re.compile(r"\[:\^?[a-z]+:\]")
 _CLASS_OPENING = re.compile(r"\[\^?\]?")  # a bracket right after the opening is a letter
+_COUNT = re.compile(r"\{[0-9]+(?:,[0-9]*)?\}")
+# `regex` follows an endless recursion until the memory is gone, whatever its timeout
+_RECURSION = re.compile(r"\(\?(?:R|[+-]?[0-9]|&|P>)")
 _COMMENT = re.compile(r"#[^\n]*")
+_PROPERTY = re.compile(r"\\[pP]\{[^}]*\}")
 _CODE_POINT = re.compile(r"\\x\{([0-9a-fA-F]{1,6})\}")
 _REFERENCE = re.compile(r"\\k(?:<(\w+)>|\{(\w+)\}|'(\w+)')|\\g(?:\{(\w+)\}|([0-9]+))")
 _SPECIAL = frozenset("*+?{}()|\\[].^$")  # a pattern without these is a plain text
