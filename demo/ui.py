@@ -58,7 +58,7 @@ def serve(*, ui_port: int, server_port: int) -> None:
         # Dagster's advice to whoever types the command; nobody does here.
         os.environ["PYTHONWARNINGS"] = "ignore:Function `dev_command` is superseded"
         command = [str(Path(sys.executable).with_name("dagster")), "dev"]
-        command += ["--module-name", "earthquakes.definitions"]
+        command += ["--workspace", str(Path(__file__).with_name("workspace.yaml"))]
         command += ["--host", "127.0.0.1", "--port", str(ui_port), "--log-level", "warning"]
         with process(command) as dagster:
             page = f"http://127.0.0.1:{ui_port}"
