@@ -87,9 +87,24 @@ def compile_projection(project: Mapping[str, Any] | None) -> Callable[[Document]
         parsing.add(path, value)
     including = parsing.finish()
     root = parsing.root
+    if all(isinstance(node, bool) for node in root.fields.values()):
+        names = frozenset(name for name, node in root.fields.items() if node is including)
+        return _flat(names, including)
     if including:
         return lambda document: _include(document, root, document)
     return lambda document: _exclude(document, root, document)
+
+
+def _flat(names: frozenset[str], including: bool) -> Callable[[Document], Document]:
+    """The projection that needs no look below the first level: most of them."""
+
+    def include(document: Document) -> Document:
+        return {name: value for name, value in document.items() if name in names}
+
+    def exclude(document: Document) -> Document:
+        return {name: value for name, value in document.items() if name not in names}
+
+    return include if including else exclude
 
 
 class _Parsing:

@@ -53,6 +53,9 @@ def compile_search(pattern: str, options: str = "") -> Callable[[str], bool]:
         if pattern[0] == "^" and not _SPECIAL & set(pattern[1:]):
             start = pattern[1:]
             return lambda text: text.startswith(start)
+    if not _CHOICES & set(pattern):
+        search = compiled.search
+        return lambda text: search(text) is not None
     return _bounded(compiled, pattern)
 
 
@@ -230,6 +233,7 @@ _PROPERTY = re.compile(r"\\[pP]\{[^}]*\}")
 _CODE_POINT = re.compile(r"\\x\{([0-9a-fA-F]{1,6})\}")
 _REFERENCE = re.compile(r"\\k(?:<(\w+)>|\{(\w+)\}|'(\w+)')|\\g(?:\{(\w+)\}|([0-9]+))")
 _SPECIAL = frozenset("*+?{}()|\\[].^$")  # a pattern without these is a plain text
+_CHOICES = frozenset("*+?{(|")  # without these there is one way to match: no clock needed
 _ASCII_CLASSES = {"d": "0-9", "w": "a-zA-Z0-9_", "s": r"\t\n\v\f\r "}
 _OUTSIDE = {"Z": r"(?=\n?\Z)", "z": r"\Z"}
 _WORD = "[a-zA-Z0-9_]"
