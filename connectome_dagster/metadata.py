@@ -129,15 +129,14 @@ def table_metadata(
     """
     if row_count is not None and partition_row_count is not None:
         raise ValueError("give the row count of the table or of the partition, not both")
-    return dict(
-        TableMetadataSet(
-            column_schema=table_schema(schema) if schema is not None else None,
-            row_count=row_count,
-            partition_row_count=partition_row_count,
-            table_name=collection,
-            storage_kind=STORAGE_KIND,
-        )
+    table = TableMetadataSet(
+        column_schema=table_schema(schema) if schema is not None else None,
+        row_count=row_count,
+        partition_row_count=partition_row_count,
+        table_name=collection,
     )
+    # By its name: the first Dagster releases that are supported do not have it in the set.
+    return {**table, "dagster/storage_kind": STORAGE_KIND}
 
 
 def table_schema(schema: pa.Schema) -> dg.TableSchema:
