@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -72,15 +73,15 @@ class LocalServer:
         self._max_body_bytes = max_body_bytes
         self._host = host
         self._thread: threading.Thread | None = None
-        self._socket = _listen(host, port)
-        self._port = int(self._socket.getsockname()[1])
-        try:
+        with ExitStack() as undo:
+            self._socket = _listen(host, port)
+            undo.callback(self._socket.close)
+            self._port = int(self._socket.getsockname()[1])
             self._store = Store(None if data is None else Path(data))
+            undo.callback(self._store.close)
             for name in collections:
                 self._store.add_collection(name)
-        except BaseException:
-            self._socket.close()
-            raise
+            undo.pop_all()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_url!r}, collections={self.collections()!r})"

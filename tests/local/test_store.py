@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -273,19 +274,18 @@ def test_an_index_never_hides_a_match(
 def test_a_store_answers_as_a_plain_list_would(
     documents: list[dict[str, Any]], looks: list[tuple[str, Any]]
 ) -> None:
-    store = Store()
-    store.add_collection("things")
-    if documents:
-        store.insert("things", [{"_id": n, **one} for n, one in enumerate(documents)])
-    for path, value in looks:
-        query = {path: {"$eq": value}}
-        matches = compile_filter(query)
-        expected = [n for n, one in enumerate(documents) if matches(one)]
-        assert [one["_id"] for one in found(store, query)] == expected
-        store.update("things", {"_id": 0}, {"b": value}, upsert=True)
-        documents = [{**one} for one in documents] or [{}]
-        documents[0]["b"] = value
-    store.close()
+    with closing(Store()) as store:
+        store.add_collection("things")
+        if documents:
+            store.insert("things", [{"_id": n, **one} for n, one in enumerate(documents)])
+        for path, value in looks:
+            query = {path: {"$eq": value}}
+            matches = compile_filter(query)
+            expected = [n for n, one in enumerate(documents) if matches(one)]
+            assert [one["_id"] for one in found(store, query)] == expected
+            store.update("things", {"_id": 0}, {"b": value}, upsert=True)
+            documents = [{**one} for one in documents] or [{}]
+            documents[0]["b"] = value
 
 
 IDS = st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.floats(), st.text(max_size=2))
@@ -296,28 +296,27 @@ BOUNDS = st.dictionaries(st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), IDS, m
 @settings(max_examples=200, deadline=None)
 def test_pages_by_id_are_what_sorting_everything_gives(data: st.DataObject) -> None:
     ids = data.draw(st.lists(IDS, max_size=12, unique_by=comparison_key))
-    store = Store()
-    store.add_collection("things")
-    held = {}
-    for id_ in ids:
-        store.insert("things", [{"_id": id_, "k": len(held) % 2}])
-        held[comparison_key(id_)] = {"_id": id_, "k": len(held) % 2}
-        query: dict[str, Any] = {"$and": [{"_id": data.draw(BOUNDS)}, {"k": data.draw(BOUNDS)}]}
-        if data.draw(st.booleans()):
-            query["k"] = 1
-        if data.draw(st.booleans()):
-            gone = data.draw(st.sampled_from(sorted(held)))
-            store.delete("things", {"_id": {"$in": [held.pop(gone)["_id"]]}}, many=True)
-        if data.draw(st.booleans()):
-            store.update("things", {}, {"k": 1}, upsert=True)
-            held = {comparison_key(one["_id"]): one for one in _exactly(store)}
-        sort, limit = {"_id": data.draw(st.sampled_from([1, -1]))}, data.draw(st.integers(1, 4))
+    with closing(Store()) as store:
+        store.add_collection("things")
+        held = {}
+        for id_ in ids:
+            store.insert("things", [{"_id": id_, "k": len(held) % 2}])
+            held[comparison_key(id_)] = {"_id": id_, "k": len(held) % 2}
+            query: dict[str, Any] = {"$and": [{"_id": data.draw(BOUNDS)}, {"k": data.draw(BOUNDS)}]}
+            if data.draw(st.booleans()):
+                query["k"] = 1
+            if data.draw(st.booleans()):
+                gone = data.draw(st.sampled_from(sorted(held)))
+                store.delete("things", {"_id": {"$in": [held.pop(gone)["_id"]]}}, many=True)
+            if data.draw(st.booleans()):
+                store.update("things", {}, {"k": 1}, upsert=True)
+                held = {comparison_key(one["_id"]): one for one in _exactly(store)}
+            sort, limit = {"_id": data.draw(st.sampled_from([1, -1]))}, data.draw(st.integers(1, 4))
 
-        expected = compile_sort(sort, limit)(filter(compile_filter(query), held.values()))
-        answer = b"".join(store.find("things", Search(query=query, sort=sort, limit=limit)))
+            expected = compile_sort(sort, limit)(filter(compile_filter(query), held.values()))
+            answer = b"".join(store.find("things", Search(query=query, sort=sort, limit=limit)))
 
-        assert answer == b"[" + b",".join(encode(one, plain=False) for one in expected) + b"]"
-    store.close()
+            assert answer == b"[" + b",".join(encode(one, plain=False) for one in expected) + b"]"
 
 
 def _exactly(store: Store) -> list[dict[str, Any]]:
