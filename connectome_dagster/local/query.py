@@ -166,7 +166,7 @@ def _document_filter(query: Mapping[str, Any], depth: int, *, whole: bool = True
         raise QueryError(f"the query is nested deeper than {MAX_DEPTH} levels")
     tests: list[Predicate] = []
     for name, value in query.items():
-        if name[:1] != "$":
+        if name[:1] != "$" or name in _REFERENCE_FIELDS:
             tests.append(_condition(name, value, depth).at(name))
         elif name in _LOGICAL:
             tests.append(_LOGICAL[name](_clauses(name, value, depth, whole)))
@@ -193,6 +193,7 @@ def _constant(name: str, value: Any) -> Predicate:
     return lambda _: answer
 
 
+_REFERENCE_FIELDS = {"$ref", "$id", "$db"}  # a DBRef's own names, the only ones with a $
 _LOGICAL: dict[str, Callable[[list[Predicate]], Predicate]] = {
     "$and": _conjunction,
     "$or": _disjunction,
@@ -566,6 +567,10 @@ def _elem_match(path: str, value: Any, depth: int) -> _Condition:
     return _Leaf(element_test(path, value, depth), into_array=False)
 
 
+# an $elemMatch that opens with one of these asks documents, not values
+_NOT_OF_A_VALUE = {*_LOGICAL, *_REFERENCE_FIELDS, "$expr", "$where"}
+
+
 def element_test(path: str, value: Mapping[str, Any], depth: int = 0) -> Test:
     """Whether an array has an element that meets all conditions of an `$elemMatch`."""
     of_element = element_condition(path, value, depth)
@@ -574,7 +579,7 @@ def element_test(path: str, value: Mapping[str, Any], depth: int = 0) -> Test:
 
 def element_condition(path: str, value: Mapping[str, Any], depth: int = 0) -> Test:
     """The conditions of an `$elemMatch`, asked of one element."""
-    if _is_operators(value) and next(iter(value)) not in {*_LOGICAL, "$expr", "$where"}:
+    if _is_operators(value) and next(iter(value)) not in _NOT_OF_A_VALUE:
         return _operators(path, value, depth + 1).of_value()
     of_document = _document_filter(value, depth + 1, whole=False)
 

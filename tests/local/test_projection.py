@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from connectome_dagster.local.projection import compile_projection
 from connectome_dagster.local.refusal import QueryError
-from tests.local.bson_values import documents
+from tests.local.bson_values import documents, law
 
 DOC: dict[str, Any] = {
     "_id": 1,
@@ -157,6 +157,7 @@ def test_a_projection_nested_too_deeply_is_refused() -> None:
 paths = st.lists(st.sampled_from(["a", "b", "c", "0"]), min_size=1, max_size=3).map(".".join)
 
 
+@law
 @given(documents, st.sampled_from(["a", "b", "c"]))
 def test_inclusion_and_exclusion_of_a_field_are_complements(
     document: dict[str, Any], name: str
@@ -167,6 +168,7 @@ def test_inclusion_and_exclusion_of_a_field_are_complements(
     assert not {*included} & {*excluded}
 
 
+@law
 @given(documents, paths, st.sampled_from([0, 1]))
 def test_projecting_twice_is_projecting_once(
     document: dict[str, Any], path: str, flag: int

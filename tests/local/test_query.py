@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from connectome_dagster.local import regexes
 from connectome_dagster.local.query import QueryError, compile_filter, equalities
 from connectome_dagster.local.values import equals
-from tests.local.bson_values import documents, scalars, values
+from tests.local.bson_values import documents, law, scalars, values
 
 NAN, INF = float("nan"), float("inf")
 OID = ObjectId("65a000000000000000000001")
@@ -178,6 +178,10 @@ PEOPLE: list[dict[str, Any]] = [
     {"grades": [1, {"s": None}, [{"s": 7}]], "m": [[{"x": 1}], [{"x": 2}]]},  # 6
     {"n": [-7, 7.9], "deep": {"list": [{"b": [1, 2]}, {"b": [3]}]}},  # 7
 ]
+REFERENCES: list[dict[str, Any]] = [
+    {"link": {"$ref": "c", "$id": 7}, "links": [{"$ref": "c", "$id": 8}]},
+    {"link": {"$ref": "c", "$id": 8}, "links": [{"$ref": "c", "$id": 7}]},
+]
 
 DOCUMENTED_CASES: list[tuple[dict[str, Any], list[int]]] = [
     # query on embedded documents: a whole document matches with the order of its fields
@@ -270,6 +274,19 @@ def test_a_filter_selects_as_the_manual_documents(
     query: dict[str, Any], expected: list[int]
 ) -> None:
     assert matching(query, PEOPLE) == expected
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"link.$id": 7},
+        {"link": {"$ref": "c", "$id": 7}},
+        {"links": {"$elemMatch": {"$id": 8}}},
+        {"links.$id": {"$gt": 7}},
+    ],
+)
+def test_a_reference_is_a_document_with_its_own_names(query: dict[str, Any]) -> None:
+    assert matching(query, REFERENCES) == [0]
 
 
 BITS = [{"a": 54}, {"a": 20}, {"a": 20.0}, {"a": Binary(b"f")}, {"a": -1}, {"a": 1.5}, {"a": "x"}]
@@ -472,12 +489,14 @@ def test_patterns_mean_what_they_mean_in_pcre(pattern: str, text: str, expected:
     assert compile_filter({"a": {"$regex": pattern}})({"a": text}) is expected
 
 
+@law
 @given(st.lists(documents, min_size=1, max_size=4), documents)
 def test_nor_is_the_complement_of_or(parts: list[dict[str, Any]], document: dict[str, Any]) -> None:
     either = compile_filter({"$or": parts})(document)
     assert compile_filter({"$nor": parts})(document) is (not either)
 
 
+@law
 @given(values, documents)
 def test_ne_is_the_complement_of_eq(value: Any, document: dict[str, Any]) -> None:
     equal = compile_filter({"a": {"$eq": value}})(document)
@@ -486,6 +505,7 @@ def test_ne_is_the_complement_of_eq(value: Any, document: dict[str, Any]) -> Non
     assert compile_filter({"a": {"$nin": [value]}})(document) is (not equal)
 
 
+@law
 @given(values)
 def test_every_value_is_found_by_equality_with_itself(value: Any) -> None:
     assert compile_filter({"a": {"$eq": value}})({"a": value})
@@ -493,6 +513,7 @@ def test_every_value_is_found_by_equality_with_itself(value: Any) -> None:
     assert compile_filter({"a": {"$eq": value}})({"a": [value]})
 
 
+@law
 @given(scalars, scalars)
 def test_lte_is_lt_or_equal(left: Any, right: Any) -> None:
     document = {"a": left}

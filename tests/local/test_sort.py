@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from connectome_dagster.local.refusal import QueryError
 from connectome_dagster.local.sorting import compile_sort
 from connectome_dagster.local.values import MISSING, sort_key
-from tests.local.bson_values import documents, scalars
+from tests.local.bson_values import documents, law, scalars
 
 
 def order(sort: Any, docs: list[dict[str, Any]], limit: int = 0) -> list[int]:
@@ -125,6 +125,7 @@ def test_two_arrays_side_by_side_cannot_be_sorted() -> None:
         order({"a": 1, "b.c": 1}, [{"a": [1], "b": {"c": [2]}}])
 
 
+@law
 @given(st.lists(documents, max_size=8), st.sampled_from([1, -1]), st.integers(1, 9))
 def test_a_limit_takes_the_start_of_the_whole_sort(
     docs: list[dict[str, Any]], direction: int, limit: int
@@ -133,6 +134,7 @@ def test_a_limit_takes_the_start_of_the_whole_sort(
     assert order(sort, docs, limit) == order(sort, docs)[:limit]
 
 
+@law
 @given(st.lists(st.fixed_dictionaries({}, optional={"a": scalars, "b": scalars}), max_size=8))
 def test_a_mixed_sort_is_lexicographic_and_stable(docs: list[dict[str, Any]]) -> None:
     places = order({"a": 1, "b": -1}, docs)

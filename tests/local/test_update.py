@@ -14,7 +14,7 @@ from connectome_dagster.local.query import compile_filter
 from connectome_dagster.local.refusal import QueryError, UpdateError
 from connectome_dagster.local.update import apply_set, build_upsert, check_data
 from connectome_dagster.local.values import equals
-from tests.local.bson_values import documents, values
+from tests.local.bson_values import documents, law, values
 
 APPLIED: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ({"a": 1}, {}, {"a": 1}),
@@ -149,6 +149,7 @@ def test_an_upsert_that_contradicts_itself_is_refused(
 names = st.sampled_from(["a", "b", "x"])
 
 
+@law
 @given(documents, names, values)
 def test_what_was_set_is_there_and_nothing_else_has_changed(
     document: dict[str, Any], name: str, value: Any
@@ -159,6 +160,7 @@ def test_what_was_set_is_there_and_nothing_else_has_changed(
     assert equals(*others)
 
 
+@law
 @given(documents, names, values)
 def test_setting_twice_is_setting_once(document: dict[str, Any], name: str, value: Any) -> None:
     data = {f"new.{name}": value}
@@ -166,6 +168,7 @@ def test_setting_twice_is_setting_once(document: dict[str, Any], name: str, valu
     assert equals(apply_set(once, data), once)
 
 
+@law
 @given(st.dictionaries(names, values, max_size=3), values)
 def test_an_upserted_document_matches_its_filter(query: dict[str, Any], value: Any) -> None:
     document = build_upsert({name: {"$eq": item} for name, item in query.items()}, {"new": value})

@@ -33,7 +33,7 @@ from connectome_dagster.local.values import (
     to_json_value,
     type_name,
 )
-from tests.local.bson_values import values
+from tests.local.bson_values import law, values
 
 NAN, INF = float("nan"), float("inf")
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -168,6 +168,7 @@ def test_something_that_is_no_bson_value_is_refused() -> None:
         to_json_value({1})
 
 
+@law
 @given(values, values, values)
 def test_the_order_is_total(left: Any, middle: Any, right: Any) -> None:
     low, mid, high = sorted([sort_key(left), sort_key(middle), sort_key(right)])
@@ -346,6 +347,7 @@ def test_a_document_nested_too_deeply_is_refused() -> None:
         from_json_value(document)
 
 
+@law
 @given(values)
 def test_canonical_extended_json_keeps_every_value_and_type(value: Any) -> None:
     text = json.dumps(to_json_value(value, relaxed=False), allow_nan=False)
@@ -354,6 +356,7 @@ def test_canonical_extended_json_keeps_every_value_and_type(value: Any) -> None:
     assert type_name(found) == type_name(value)
 
 
+@law
 @given(values)
 def test_relaxed_extended_json_keeps_every_value(value: Any) -> None:
     text = json.dumps(to_json_value(value), allow_nan=False)
