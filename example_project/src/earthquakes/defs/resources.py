@@ -19,5 +19,7 @@ def resources() -> dg.Definitions:
             "io_manager": ConnectomeIOManager(
                 connectome=connectome
             ),  # what assets return goes here
-        }
+        },
+        # These steps take a tenth of a second each: a process for every one would take longer.
+        executor=dg.in_process_executor,
     )
