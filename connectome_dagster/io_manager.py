@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import ConfigDict
 
-from connectome_dagster.errors import ConfigurationError
+from connectome_dagster.errors import ConfigurationError, ConnectomeError
 from connectome_dagster.frames.dataframe import from_pandas, to_pandas
 from connectome_dagster.frames.schema import check_names
 from connectome_dagster.metadata import (
@@ -400,6 +400,8 @@ def _write(
         if selection is None:
             return collection.replace(frame, where={}, everything=True, empty="delete")
         return collection.replace(frame, where=selection.filter(), empty="delete")
+    except ConnectomeError:
+        raise
     except Exception:
         # Where the stream crosses into C, an error of it may come out as another.
         if seen.refused is None:
