@@ -200,7 +200,10 @@ class _Parsing:
 
 
 def _check_path(path: str) -> None:
-    for part in path.split("."):
+    parts = path.split(".")
+    if len(parts) > MAX_DEPTH:
+        raise QueryError(f"project: {shown(path)} is nested deeper than {MAX_DEPTH} levels")
+    for part in parts:
         if not part:
             raise QueryError(f"project: the path {path!r} has an empty field name")
         if part == "$":

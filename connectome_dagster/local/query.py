@@ -72,12 +72,14 @@ def equalities(query: Mapping[str, Any]) -> dict[str, Any]:
 def equality_parts(query: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Every equality part of a filter in its order, as an upsert takes them over.
 
-    `$eq`, and what amounts to it: `$in` and `$all` with one value, `$or` with one filter.
+    `$eq`, and what amounts to it: `$in` and `$all` with one value, `$or` with one filter. What is
+    malformed is passed over: `compile_filter` is there to refuse it.
     """
     for name, value in query.items():
-        if name == "$and" or (name == "$or" and isinstance(value, list) and len(value) == 1):
-            for part in value:
-                yield from equality_parts(part)
+        if name in {"$and", "$or"} and isinstance(value, list):
+            if name == "$and" or len(value) == 1:
+                for part in value:
+                    yield from equality_parts(part if isinstance(part, Mapping) else {})
         elif name[:1] == "$":
             continue
         elif not _is_operators(value):

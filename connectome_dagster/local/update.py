@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from connectome_dagster.local.extended_json import MAX_DEPTH
 from connectome_dagster.local.paths import array_index, split_path
 from connectome_dagster.local.query import equality_parts
 from connectome_dagster.local.refusal import UpdateError, shown
@@ -85,6 +86,8 @@ def build_upsert(query: Mapping[str, Any], data: Mapping[str, Any]) -> Document:
             if path == other or path.startswith(f"{other}.") or other.startswith(f"{path}."):
                 raise UpdateError(f"upsert: the filter gives {path!r} a value twice")
         seen.append(path)
+        _check_path(path, reference_fields=True)
+        _check_value(value, path, path.count(".") + 1)
         base = _set_fields(base, _nested(path, value), "")
     document = apply_set(base, data)
     if "_id" in document:
@@ -106,33 +109,45 @@ def _tree(data: Any) -> Tree:
     tree: Tree = {}
     for path, value in data.items():
         parts = split_path(path)
-        for part in parts:
-            if not part:
-                raise UpdateError(f"data: the path {path!r} has an empty field name")
-            if part[0] == "$":
-                raise UpdateError(f"data: the field name {part!r} must not start with $")
-        _refuse_operators(value, path)
+        _check_path(path)
+        _check_value(value, path, len(parts))
         node = tree
         for part in parts[:-1]:
             below = node.setdefault(part, {})
             if isinstance(below, Leaf):
-                raise UpdateError(f"data: the path {path!r} is in conflict with {below.path!r}")
+                raise UpdateError(f"the path {path!r} is in conflict with {below.path!r}")
             node = below
         if parts[-1] in node:
-            raise UpdateError(f"data: the path {path!r} is in conflict with one below it")
+            raise UpdateError(f"the path {path!r} is in conflict with one below it")
         node[parts[-1]] = Leaf(path, value)
     return tree
 
 
-def _refuse_operators(value: Any, path: str) -> None:
+def _check_path(path: str, *, reference_fields: bool = False) -> None:
+    for part in path.split("."):
+        if not part:
+            raise UpdateError(f"the path {path!r} has an empty field name")
+        if part[0] == "$" and not (reference_fields and part in _REFERENCE_FIELDS):
+            raise UpdateError(
+                f"the field name {part!r} in {shown(path)} must not start with $: "
+                "data holds fields and their values, no operators"
+            )
+
+
+_REFERENCE_FIELDS = {"$ref", "$id", "$db"}  # a DBRef's own names
+
+
+def _check_value(value: Any, path: str, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise UpdateError(f"{shown(path)} would nest the document deeper than {MAX_DEPTH} levels")
     if isinstance(value, Mapping):
         for name, item in value.items():
-            if name[:1] == "$" and name not in {"$ref", "$id", "$db"}:
-                raise UpdateError(f"data: the field name {name!r} in {path!r} starts with $")
-            _refuse_operators(item, path)
+            if name[:1] == "$" and name not in _REFERENCE_FIELDS:
+                raise UpdateError(f"the field name {name!r} in {shown(path)} starts with $")
+            _check_value(item, path, depth + 1)
     elif isinstance(value, list):
         for item in value:
-            _refuse_operators(item, path)
+            _check_value(item, path, depth + 1)
 
 
 def _in_order(tree: Tree) -> list[tuple[str, Leaf | Tree]]:

@@ -146,6 +146,11 @@ def test_a_wrong_projection_is_refused_and_says_why(project: Any, reason: str) -
         compile_projection(project)
 
 
+def test_a_path_nested_too_deeply_is_refused() -> None:
+    with pytest.raises(QueryError, match="deeper"):
+        compile_projection({".".join("a" * 5000): "$b"})
+
+
 def test_a_projection_nested_too_deeply_is_refused() -> None:
     project: Any = 1
     for _ in range(5000):

@@ -414,6 +414,7 @@ def test_operators_nested_too_deeply_are_refused() -> None:
         ({"a": Regex("x"), "b": {"$in": [Regex("x")]}, "c": {"$not": {"$eq": 1}}}, {}),
         ({"a": {"$eq": 1, "$gt": 0}}, {"a": 1}),
         ({"a": {"x": 1}}, {"a": {"x": 1}}),
+        ({"$and": 1, "$or": [2], "a": {"$in": 3}}, {}),
     ],
 )
 def test_equalities_are_the_plain_equal_parts(

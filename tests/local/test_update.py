@@ -50,6 +50,10 @@ def test_a_field_keeps_its_place_and_new_ones_come_in_the_order_of_their_names()
     assert list(found) == ["z", "y", "9", "10", "a", "b"]
 
 
+DEEP: Any = 1
+for _ in range(300):
+    DEEP = [DEEP]
+
 REFUSED: list[tuple[dict[str, Any], Any, str]] = [
     ({"_id": 1}, {"_id": 2}, "immutable field '_id'"),
     ({"_id": {"x": 1}}, {"_id.x": 2}, "immutable field '_id'"),
@@ -68,18 +72,20 @@ REFUSED: list[tuple[dict[str, Any], Any, str]] = [
     ({}, {"a.b.c": 1, "a.b": 1}, "conflict"),
     ({}, {"$set": {"a": 1}}, r"'\$set' must not start with \$"),
     ({}, {"$inc": {"a": 1}}, r"'\$inc'"),
-    ({}, {"a.$": 1}, r"'\$' must not start with \$"),
+    ({}, {"a.$": 1}, r"'\$' in 'a.\$' must not start with \$"),
     ({}, {"a.$[].b": 1}, r"'\$\[\]'"),
     ({}, {"a": {"b": [{"$x": 1}]}}, r"'\$x'"),
     ({}, {"": 1}, "empty field name"),
     ({}, {"a.": 1}, "empty field name"),
     ({}, {"a..b": 1}, "empty field name"),
+    ({}, {".".join("a" * 5000): 1}, "deeper than 200 levels"),
+    ({}, {"a": DEEP}, "deeper than 200 levels"),
     ({}, [1], "must be an object"),
     ({}, None, "must be an object"),
 ]
 
 
-@pytest.mark.parametrize(("document", "data", "reason"), REFUSED, ids=repr)
+@pytest.mark.parametrize(("document", "data", "reason"), REFUSED, ids=lambda case: repr(case)[:60])
 def test_data_that_does_not_fit_is_refused_and_says_why(
     document: dict[str, Any], data: Any, reason: str
 ) -> None:
@@ -137,6 +143,8 @@ def test_the_id_comes_first_in_an_upserted_document() -> None:
         ({"a": 1, "a.b": 2}, {"b": 1}, "'a.b'"),
         ({"a.b": 1, "a": {"b": 1}}, {"b": 1}, "'a'"),
         ({"a": 1}, {"a.b": 2}, "cannot create the field 'b'"),
+        ({"a..b": 1}, {"c": 2}, "empty field name"),
+        ({".".join("a" * 5000): 1}, {"c": 2}, "deeper than 200 levels"),
     ],
 )  # fmt: skip
 def test_an_upsert_that_contradicts_itself_is_refused(

@@ -347,6 +347,15 @@ def test_a_document_nested_too_deeply_is_refused() -> None:
         from_json_value(document)
 
 
+def test_the_deepest_document_allowed_can_be_compared_and_written() -> None:
+    document: Any = {"$numberLong": "1"}
+    for _ in range(199):
+        document = [document]
+    value = from_json_value(document)
+    assert sort_key(value) == sort_key(from_json_value(document))
+    assert to_json_value(value, relaxed=False) == document
+
+
 @law
 @given(values)
 def test_canonical_extended_json_keeps_every_value_and_type(value: Any) -> None:
