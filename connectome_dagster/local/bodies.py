@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from connectome_dagster.local.collection import Document
 from connectome_dagster.local.http_errors import BadRequest
-from connectome_dagster.local.store import Document, Search
+from connectome_dagster.local.store import Search
 from connectome_dagster.local.text import decode
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from connectome_dagster.local.collection import Document
 from connectome_dagster.local.http_errors import BadRequest
-from connectome_dagster.local.store import Document
 from connectome_dagster.local.text import decode
 
 

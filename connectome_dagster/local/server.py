@@ -21,8 +21,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from connectome_dagster.local import bodies
 from connectome_dagster.local.app import MAX_BODY_BYTES, DataApi, application
+from connectome_dagster.local.collection import Document
 from connectome_dagster.local.seed import read_seed
-from connectome_dagster.local.store import Document, Store
+from connectome_dagster.local.store import Store
 
 # Starting takes some 50 ms; an overloaded machine may take a hundred times that.
 START_SECONDS = 10.0

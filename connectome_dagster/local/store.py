@@ -15,10 +15,9 @@ from typing import Any
 
 from bson import ObjectId, Regex
 
+from connectome_dagster.local.collection import Collection, Document, Stored
 from connectome_dagster.local.http_errors import BadRequest, NotFound, TooLarge
-from connectome_dagster.local.index import EqualityIndex
 from connectome_dagster.local.journal import Journal
-from connectome_dagster.local.order import IdOrder
 from connectome_dagster.local.projection import compile_projection
 from connectome_dagster.local.query import compile_filter, equalities
 from connectome_dagster.local.sorting import compile_sort
@@ -28,30 +27,9 @@ from connectome_dagster.local.values import Key, comparison_key
 
 # MongoDB's bound for one document ("Limits and Thresholds: BSON Document Size").
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
-# Each index costs every write one look and every document some hundred bytes; an upsert searches
-# by a few fields, a pipeline by a few more.
-MAX_INDEXES = 16
-# An index that leaves less than this share of the documents is worth sorting what it found.
-SELECTIVE = 0.1
-# Beyond so many changes at once, sorting anew is cheaper than finding each one's place.
-PLACED_ONE_BY_ONE = 100
 # Large enough that a thread hop per chunk costs little, small enough that a slow reader of a large
 # collection holds next to nothing.
 CHUNK_BYTES = 256 * 1024
-
-Document = dict[str, Any]
-
-
-@dataclass(eq=False)
-class Stored:
-    """One document as it is kept; an update makes a new one, so readers may hold on to it."""
-
-    __slots__ = ("document", "plain", "seq", "text")
-
-    seq: int
-    document: Document
-    text: bytes  # as a read without projection answers it
-    plain: bool  # made of what JSON itself has
 
 
 @dataclass(frozen=True)
@@ -61,7 +39,7 @@ class Search:
     Attributes:
         query: MongoDB filter; empty means all.
         project: MongoDB projection, None for whole documents.
-        sort: field to 1 or -1, or pairs of them; None for natural order.
+        sort: dotted path to 1 or -1; None for natural order.
         limit: how many documents at most; 0 means all.
     """
 
@@ -86,83 +64,6 @@ class Updated:
     upserted: Any = None
 
 
-class _Collection:
-    """The documents of one collection in memory; its caller holds the lock."""
-
-    def __init__(self) -> None:
-        self.rows: dict[int, Stored] = {}
-        self.ids: dict[Key, int] = {}
-        self._indexes: dict[str, EqualityIndex] = {}
-        self._order: IdOrder[Stored] | None = None
-
-    def put(self, stored: Sequence[Stored]) -> None:
-        self._keep_order(stored)
-        for one in stored:
-            old = self.rows.get(one.seq)
-            for index in self._indexes.values():
-                if old is not None:
-                    index.remove(old.seq, old.document)
-                index.add(one.seq, one.document)
-            if old is None:
-                self.ids[comparison_key(one.document["_id"])] = one.seq
-            if self._order is not None:
-                self._order.put(comparison_key(one.document["_id"]), one)
-            self.rows[one.seq] = one
-
-    def remove(self, stored: Sequence[Stored]) -> None:
-        self._keep_order(stored)
-        for one in stored:
-            for index in self._indexes.values():
-                index.remove(one.seq, one.document)
-            if self._order is not None:
-                self._order.remove(comparison_key(one.document["_id"]))
-            del self.ids[comparison_key(one.document["_id"])]
-            del self.rows[one.seq]
-
-    def candidates(self, equal: Mapping[str, Any]) -> list[Stored]:
-        """All documents that may have these values at these paths, in natural order."""
-        seqs = self._narrowed(equal)
-        if seqs is None:
-            return list(self.rows.values())
-        return [self.rows[seq] for seq in sorted(seqs)]
-
-    def by_id(
-        self, direction: int, query: Document, equal: Mapping[str, Any]
-    ) -> list[Stored] | None:
-        """All documents that may match, sorted by `_id`; None if an index finds few instead."""
-        seqs = self._narrowed(equal)
-        if seqs is not None and len(seqs) <= SELECTIVE * len(self.rows):
-            return None
-        if self._order is None:
-            rows = self.rows.values()
-            self._order = IdOrder((comparison_key(one.document["_id"]), one) for one in rows)
-        return self._order.walk(direction, query)
-
-    def _keep_order(self, stored: Sequence[Stored]) -> None:
-        if len(stored) > PLACED_ONE_BY_ONE:
-            self._order = None
-
-    def _narrowed(self, equal: Mapping[str, Any]) -> set[int] | None:
-        best: set[int] | None = None
-        for path, value in equal.items():
-            found = self._index(path).candidates(value)
-            if found is not None and (best is None or len(found) < len(best)):
-                best = found
-        return best
-
-    def _index(self, path: str) -> EqualityIndex:
-        index = self._indexes.pop(path, None)
-        if index is None:
-            index = EqualityIndex(path)
-            for one in self.rows.values():
-                index.add(one.seq, one.document)
-            if len(self._indexes) >= MAX_INDEXES:
-                del self._indexes[next(iter(self._indexes))]
-        # The last place is the most recently used one.
-        self._indexes[path] = index
-        return index
-
-
 class Store:
     """All collections of one server.
 
@@ -183,7 +84,7 @@ class Store:
 
     def __init__(self, directory: Path | None = None) -> None:
         self._journal = Journal(directory)
-        self._collections: dict[str, _Collection] = {}
+        self._collections: dict[str, Collection] = {}
         self._last_seq = self._journal.last_seq()
         # One writer from its look at the documents to its commit; readers don't wait for it ...
         self._writing = threading.Lock()
@@ -206,7 +107,7 @@ class Store:
         with self._writing:
             if name in self._collections:
                 return
-            collection = _Collection()
+            collection = Collection()
             collection.put([_load(seq, text) for seq, text in self._journal.load(name)])
             self._collections[name] = collection
 
@@ -316,7 +217,7 @@ class Store:
                     collection.remove(found)
             return len(found)
 
-    def _named(self, name: str) -> _Collection:
+    def _named(self, name: str) -> Collection:
         collection = self._collections.get(name)
         if collection is None:
             raise NotFound(f"there is no collection {name!r} on this server")
@@ -355,7 +256,7 @@ class Store:
         return None if rows is None else (one for one in rows if matches(one.document))
 
     def _add(
-        self, collection: _Collection, name: str, documents: list[Document], plain: bool
+        self, collection: Collection, name: str, documents: list[Document], plain: bool
     ) -> None:
         added = [
             _stored(self._last_seq + number, document, plain)
@@ -368,7 +269,7 @@ class Store:
             collection.put(added)
 
     def _replace(
-        self, collection: _Collection, name: str, old: Stored, data: Document, plain: bool
+        self, collection: Collection, name: str, old: Stored, data: Document, plain: bool
     ) -> Updated:
         new = _stored(old.seq, apply_set(old.document, data), plain and old.plain)
         exact = _exact_text(new)

@@ -599,7 +599,7 @@ def test_seeds_are_copies_and_strictly_json(running: LocalServer) -> None:
         running.seed("copies", [{"_id": 1}, {"_id": 1}])
 
 
-@pytest.mark.parametrize("module", ["index", "order", "seed", "server", "store", "text"])
+@pytest.mark.parametrize("module", ["bodies", "index", "order", "seed", "server", "store", "text"])
 def test_the_examples_of_the_docstrings_hold(module: str) -> None:
     found = doctest.testmod(importlib.import_module(f"connectome_dagster.local.{module}"))
 

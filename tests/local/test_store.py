@@ -18,12 +18,13 @@ import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from connectome_dagster.local.collection import MAX_INDEXES
 from connectome_dagster.local.http_errors import BadRequest, NotFound, TooLarge
 from connectome_dagster.local.index import EqualityIndex
 from connectome_dagster.local.journal import FILE_NAME, Journal, JournalError
 from connectome_dagster.local.query import compile_filter
 from connectome_dagster.local.sorting import compile_sort
-from connectome_dagster.local.store import MAX_DOCUMENT_BYTES, MAX_INDEXES, Search, Store
+from connectome_dagster.local.store import MAX_DOCUMENT_BYTES, Search, Store
 from connectome_dagster.local.text import encode
 from connectome_dagster.local.values import comparison_key
 
