@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+import dagster as dg
+
 from demo.processes import (
     ROOT,
     START_SECONDS,
@@ -50,11 +52,11 @@ def port(variable: str, default: int) -> int:
 def serve(*, ui_port: int, server_port: int) -> None:
     require_free(ui_port, "UI_PORT")
     require_free(server_port, "SERVER_PORT")
-    home = dagster_home()
+    os.environ["DAGSTER_HOME"] = str(dagster_home())
+    settle_interrupted_runs()
     documents = ROOT / ".demo" / "documents"
     documents.mkdir(parents=True, exist_ok=True)
     with local_server(port=server_port, data=documents) as address:
-        os.environ["DAGSTER_HOME"] = str(home)
         # Dagster's advice to whoever types the command; nobody does here.
         os.environ["PYTHONWARNINGS"] = "ignore:Function `dev_command` is superseded"
         command = [str(Path(sys.executable).with_name("dagster")), "dev"]
@@ -73,6 +75,18 @@ def dagster_home() -> Path:
     home.mkdir(exist_ok=True)
     shutil.copy(Path(__file__).with_name("dagster.yaml"), home)
     return home
+
+
+def settle_interrupted_runs() -> None:
+    """Ends runs that the last Ctrl-C cut off: unended, they would keep others waiting for ever."""
+    statuses = [
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+        dg.DagsterRunStatus.CANCELING,
+    ]
+    with dg.DagsterInstance.get() as instance:
+        for run in instance.get_runs(dg.RunsFilter(statuses=statuses)):
+            instance.report_run_canceled(run, message="make ui was stopped during this run.")
 
 
 def wait_until_it_answers(port: int, dagster: subprocess.Popen[str]) -> None:

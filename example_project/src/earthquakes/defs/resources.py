@@ -15,10 +15,10 @@ connectome = ConnectomeResource(
 def resources() -> dg.Definitions:
     return dg.Definitions(
         resources={
-            "connectome": connectome,  # assets that query a collection themselves ask for this one
-            "io_manager": ConnectomeIOManager(
-                connectome=connectome
-            ),  # what assets return goes here
+            # For assets that query a collection themselves.
+            "connectome": connectome,
+            # What assets return is stored by this one, and loaded for the assets downstream.
+            "io_manager": ConnectomeIOManager(connectome=connectome),
         },
         # These steps take a tenth of a second each: a process for every one would take longer.
         executor=dg.in_process_executor,
