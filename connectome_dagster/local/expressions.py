@@ -19,7 +19,14 @@ from bson.decimal128 import create_decimal128_context
 from connectome_dagster.local.extended_json import date_of, milliseconds, regex_parts
 from connectome_dagster.local.refusal import QueryError, shown
 from connectome_dagster.local.regexes import compile_search
-from connectome_dagster.local.values import MISSING, comparison_key, is_nan, number, type_name
+from connectome_dagster.local.values import (
+    MISSING,
+    comparison_key,
+    integer,
+    is_nan,
+    number,
+    type_name,
+)
 
 __all__ = ["compile_expression", "is_expression_name", "truth"]
 
@@ -242,9 +249,16 @@ def _array_argument(name: str, value: Any) -> list[Any] | None:
     return value
 
 
+def _variable(name: str, given: Mapping[str, Any]) -> str:
+    variable = given.get("as", "this")
+    if not isinstance(variable, str) or not variable:
+        raise QueryError(f"{name}: as must be the name of a variable")
+    return variable
+
+
 def _map(operand: Any, names: frozenset[str], depth: int) -> Evaluate:
     given = _named("$map", operand, {"input", "in"}, {"as"})
-    variable = given.get("as", "this")
+    variable = _variable("$map", given)
     source = _parse(given["input"], names, depth)
     body = _parse(given["in"], names | {variable}, depth)
 
@@ -259,7 +273,7 @@ def _map(operand: Any, names: frozenset[str], depth: int) -> Evaluate:
 
 def _filter(operand: Any, names: frozenset[str], depth: int) -> Evaluate:
     given = _named("$filter", operand, {"input", "cond"}, {"as", "limit"})
-    variable = given.get("as", "this")
+    variable = _variable("$filter", given)
     source = _parse(given["input"], names, depth)
     condition = _parse(given["cond"], names | {variable}, depth)
     limit = _parse(given.get("limit"), names, depth)
@@ -268,9 +282,11 @@ def _filter(operand: Any, names: frozenset[str], depth: int) -> Evaluate:
         items = _array_argument("$filter", source(frame))
         if items is None:
             return None
-        return [item for item in items if truth(condition({**frame, variable: item}))][
-            : limit(frame)
-        ]
+        most = limit(frame)
+        if most is not None and (integer(most) or 0) < 1:
+            raise QueryError("$filter: limit must be a positive integer")
+        kept = [item for item in items if truth(condition({**frame, variable: item}))]
+        return kept[: integer(most)]
 
     return evaluate
 
@@ -283,6 +299,8 @@ def _regex_match(operand: Any, names: frozenset[str], depth: int) -> Evaluate:
         pattern, options = regex_parts(given["regex"])
     else:
         pattern, options = given["regex"], ""
+    if not isinstance(given.get("options", ""), str):
+        raise QueryError("$regexMatch: options must be a string")
     found = compile_search(pattern, given.get("options") or options)
     source = _parse(given["input"], names, depth)
 
@@ -465,10 +483,10 @@ def _element_at(values: list[Any]) -> Any:
     array = _array_argument("$arrayElemAt", values[0])
     if array is None or _empty(values[1]):
         return None
-    index = number(values[1])
-    if index is None or index != int(index):
+    index = integer(values[1])
+    if index is None:
         raise QueryError("$arrayElemAt needs an integer")
-    return array[int(index)] if -len(array) <= index < len(array) else MISSING
+    return array[index] if -len(array) <= index < len(array) else MISSING
 
 
 def _end(name: str, position: int) -> Callable[[list[Any]], Any]:
@@ -515,12 +533,11 @@ def _concat_arrays(values: list[Any]) -> list[Any] | None:
 
 def _slice(values: list[Any]) -> list[Any] | None:
     array = _array_argument("$slice", values[0])
-    counts = [number(value) for value in values[1:]]
     if array is None:
         return None
-    if any(count is None or count != int(count) for count in counts):
+    whole = [count for count in map(integer, values[1:]) if count is not None]
+    if len(whole) < len(values) - 1:
         raise QueryError("$slice takes integers after its array")
-    whole = [int(count) for count in counts if count is not None]
     if len(whole) == 1:
         return array[: whole[0]] if whole[0] >= 0 else array[whole[0] :]
     if whole[1] <= 0:

@@ -6,7 +6,6 @@ document. Knows nothing of where documents are kept.
 
 from __future__ import annotations
 
-import math
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +23,7 @@ from connectome_dagster.local.values import (
     MISSING,
     NUMBER,
     comparison_key,
+    integer,
     is_nan,
     number,
     type_name,
@@ -404,12 +404,12 @@ def _type_names(path: str, item: Any) -> tuple[str, ...]:
         if item in _TYPE_CODES.values():
             return (item,)
         raise QueryError(f"$type on {path!r}: unknown type name {item!r}")
-    code = number(item)
-    if code is None:
+    if number(item) is None:
         raise QueryError(f"$type on {path!r} takes names and numbers of types, not {shown(item)}")
-    if not math.isfinite(code) or code != int(code) or int(code) not in _TYPE_CODES:
+    code = integer(item)
+    if code not in _TYPE_CODES:
         raise QueryError(f"$type on {path!r}: invalid type number {shown(item)}")
-    return (_TYPE_CODES[int(code)],)
+    return (_TYPE_CODES[code],)
 
 
 # --- evaluation
@@ -502,16 +502,13 @@ def _bit_mask(name: str, path: str, value: Any) -> int:
     if isinstance(value, bytes):
         return int.from_bytes(value, "little")
     positions = value if isinstance(value, list) else [value]
-    exact = [number(position) for position in positions]
-    if any(part is None or is_nan(part) or part != part // 1 or part < 0 for part in exact):
+    whole = [part for part in map(integer, positions) if part is not None and part >= 0]
+    if len(whole) < len(positions):
         raise QueryError(
             f"{name} on {path!r} takes a mask, an array of bit positions or binary data, "
             f"none of them negative, not {shown(value)}"
         )
-    whole = [int(part) for part in exact if part is not None]
     if not isinstance(value, list):
-        if whole[0] >= 2**63:
-            raise QueryError(f"{name} on {path!r}: the mask has more than 63 bits")
         return whole[0]
     mask = 0
     for position in whole:
@@ -525,22 +522,18 @@ def _bits_of(value: Any) -> int | None:
     """The bits of a value, the sign of a number going on for ever; None if it has none."""
     if isinstance(value, bytes):
         return int.from_bytes(value, "little")
-    exact = number(value)
-    if exact is None or is_nan(value) or not -(2**63) <= exact < 2**63 or exact != exact // 1:
-        return None
-    return int(exact)
+    return integer(value)
 
 
 # --- array
 
 
 def _size(path: str, value: Any, _depth: int) -> _Condition:
-    exact = number(value)
-    if exact is None or is_nan(value) or exact != exact // 1:
+    wanted = integer(value)
+    if wanted is None:
         raise QueryError(f"$size on {path!r} needs an integer, not {shown(value)}")
-    if exact < 0:
+    if wanted < 0:
         raise QueryError(f"$size on {path!r} must not be negative")
-    wanted = int(exact)
     return _Leaf(lambda other: type(other) is list and len(other) == wanted, into_array=False)
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "comparison_key",
     "equals",
     "from_json_value",
+    "integer",
     "is_nan",
     "number",
     "sort_key",
@@ -83,11 +84,21 @@ def number(value: Any) -> int | float | Decimal | None:
     return None
 
 
+def integer(value: Any) -> int | None:
+    """The number as an int if it is a whole one of 64 bits, whatever its type; else None."""
+    exact = number(value)
+    if exact is None or is_nan(value) or not -(2**63) <= exact < 2**63:
+        return None
+    whole = int(exact)
+    return whole if whole == exact else None
+
+
 def is_nan(value: Any) -> bool:
     """True for the NaN of a double or a decimal."""
     if isinstance(value, float):
         return math.isnan(value)
-    return isinstance(value, Decimal128) and value.to_decimal().is_nan()
+    exact = value.to_decimal() if isinstance(value, Decimal128) else value
+    return isinstance(exact, Decimal) and exact.is_nan()
 
 
 def _float_key(value: float) -> Key:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 from bson import Decimal128, Int64
 from hypothesis import given
+from hypothesis import strategies as st
 
+from connectome_dagster.local import expressions
 from connectome_dagster.local.expressions import compile_expression
 from connectome_dagster.local.refusal import QueryError
 from connectome_dagster.local.values import MISSING, equals, type_name
-from tests.local.bson_values import law, values
+from tests.local.bson_values import documents, law, values
 
 DAY = datetime(2026, 11, 23, 14, 5, 9, tzinfo=timezone.utc)
 DOC: dict[str, Any] = {
@@ -212,6 +215,25 @@ def test_an_expression_nested_too_deeply_is_refused() -> None:
         expression = {"$not": [expression]}
     with pytest.raises(QueryError, match="deeper"):
         compile_expression(expression)
+
+
+operators = st.sampled_from(sorted({*expressions._FUNCTIONS, *expressions._SPECIAL}))
+arguments = values | st.fixed_dictionaries(
+    {},
+    optional={
+        name: values | st.just("$a")
+        for name in ("input", "in", "as", "cond", "limit", "vars", "regex", "options", "branches")
+    },
+)
+
+
+@law
+@given(operators, st.one_of(arguments, st.lists(arguments | st.just("$a"), max_size=3)), documents)
+def test_an_operator_has_a_value_or_refuses_whatever_it_is_given(
+    name: str, operand: Any, document: dict[str, Any]
+) -> None:
+    with suppress(QueryError):
+        assert type_name(compile_expression({name: operand})(document))
 
 
 @law

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from bson import Int64
+from bson import Decimal128, Int64
 from hypothesis import given
 from hypothesis import strategies as st
 
 from connectome_dagster.local.projection import compile_projection
 from connectome_dagster.local.refusal import QueryError
-from tests.local.bson_values import documents, law
+from tests.local.bson_values import documents, law, values
 
 DOC: dict[str, Any] = {
     "_id": 1,
@@ -131,6 +132,7 @@ def test_shown_fields_keep_the_order_of_the_document() -> None:
         ({"a": {"$meta": "textScore"}}, "unknown operator \\$meta"),
         ({"a": {"$slice": 1, "b": 1}}, "exactly one operator"),
         ({"a": {"$slice": "x"}}, "needs a number"),
+        ({"a": {"$slice": Decimal128("NaN")}}, "needs a number"),
         ({"a": {"$slice": [1]}}, "skip, limit"),
         ({"a": {"$slice": [1, 0]}}, "limit must be positive"),
         ({"a": {"$slice": [1, -1]}}, "limit must be positive"),
@@ -180,3 +182,10 @@ def test_projecting_twice_is_projecting_once(
 ) -> None:
     project = compile_projection({path: flag})
     assert repr(project(project(document))) == repr(project(document))
+
+
+@law
+@given(st.dictionaries(paths, values | st.fixed_dictionaries({"$slice": values}), max_size=2))
+def test_a_projection_shows_or_refuses_whatever_it_is_given(project: dict[str, Any]) -> None:
+    with suppress(QueryError):
+        assert isinstance(compile_projection(project)(DOC), dict)

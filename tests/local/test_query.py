@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
@@ -488,6 +489,24 @@ def test_a_catastrophic_pattern_is_bounded_over_all_documents(
 )
 def test_patterns_mean_what_they_mean_in_pcre(pattern: str, text: str, expected: bool) -> None:
     assert compile_filter({"a": {"$regex": pattern}})({"a": text}) is expected
+
+
+OPERATORS = [
+    "$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$type", "$mod", "$size",
+    "$all", "$elemMatch", "$not", "$regex", "$options", "$bitsAllSet", "$bitsAnyClear", "$expr",
+    "$and", "$or", "$nor", "$comment",
+]  # fmt: skip
+
+
+@law
+@given(st.sampled_from(OPERATORS), values, documents)
+def test_an_operator_answers_or_refuses_whatever_it_is_given(
+    name: str, operand: Any, document: dict[str, Any]
+) -> None:
+    queries = ({"a": {name: operand}}, {name: operand}, {"a.b": {"$elemMatch": {name: operand}}})
+    for query in queries:
+        with suppress(QueryError):
+            assert isinstance(compile_filter(query)(document), bool)
 
 
 @law

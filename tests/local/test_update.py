@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -181,3 +182,18 @@ def test_setting_twice_is_setting_once(document: dict[str, Any], name: str, valu
 def test_an_upserted_document_matches_its_filter(query: dict[str, Any], value: Any) -> None:
     document = build_upsert({name: {"$eq": item} for name, item in query.items()}, {"new": value})
     assert compile_filter({name: {"$eq": item} for name, item in query.items()})(document)
+
+
+paths = st.lists(st.sampled_from(["a", "b", "0", "1"]), min_size=1, max_size=3).map(".".join)
+
+
+@law
+@given(documents, st.dictionaries(paths, values, max_size=3))
+def test_data_is_applied_or_refused_and_the_document_stays(
+    document: dict[str, Any], data: dict[str, Any]
+) -> None:
+    before = copy.deepcopy(document)
+    with suppress(UpdateError):
+        changed = apply_set(document, data)
+        assert compile_filter({path: {"$eq": value} for path, value in data.items()})(changed)
+    assert equals(document, before)
