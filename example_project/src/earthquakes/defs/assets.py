@@ -21,6 +21,7 @@ raw_earthquakes = dg.AssetSpec(
     description="A week of seismic events as the U.S. Geological Survey publishes them (GeoJSON).",
     group_name="earthquakes",
     kinds={"connectome"},
+    metadata={"dagster/table_name": "raw_earthquakes"},
 )
 """Somebody else fills this collection: Dagster knows it, checks it and reads it."""
 
@@ -63,6 +64,7 @@ def during(window: dg.TimeWindow) -> dict[str, object]:
     group_name="earthquakes",
     kinds={"connectome", "pandas"},
     metadata={
+        "dagster/table_name": "earthquakes",
         "partition_expr": "time",  # the field that says which day a document belongs to
         "dagster/column_schema": event_columns,
     },
@@ -88,7 +90,11 @@ def earthquakes(context: dg.AssetExecutionContext, connectome: ConnectomeResourc
     partitions_def=days,
     group_name="earthquakes",
     kinds={"connectome", "pandas"},
-    metadata={"partition_expr": "day", "dagster/column_schema": summary_columns},
+    metadata={
+        "dagster/table_name": "daily_region_summary",
+        "partition_expr": "day",
+        "dagster/column_schema": summary_columns,
+    },
 )
 def daily_region_summary(earthquakes: pd.DataFrame) -> pd.DataFrame:
     """How many events a region had on a day, how strong and how deep."""
@@ -100,6 +106,7 @@ def daily_region_summary(earthquakes: pd.DataFrame) -> pd.DataFrame:
     group_name="earthquakes",
     kinds={"connectome", "pandas"},
     metadata={
+        "dagster/table_name": "earthquake_alerts",
         "partition_expr": "time",
         "connectome/write_mode": "upsert",  # one document per event, however often it is revised
         "connectome/on": ["id"],
