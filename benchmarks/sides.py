@@ -114,13 +114,12 @@ def _append_by_hand(address: str, collection: str, frame: Any) -> int:
     import requests
 
     url = f"{address}/collection/batchwrite/{CREDENTIAL}/{collection}"
-    rows = 0
-    for at in range(0, len(frame), BATCH_ROWS):
-        part = frame.iloc[at : at + BATCH_ROWS]
-        batch = part.astype(object).where(part.notna(), None).to_dict("records")
+    # The whole frame at once: by batches, pandas takes half as long again.
+    documents = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    for at in range(0, len(documents), BATCH_ROWS):
+        batch = documents[at : at + BATCH_ROWS]
         requests.post(url, json=batch, timeout=600).raise_for_status()
-        rows += len(batch)
-    return rows
+    return len(documents)
 
 
 def _of_table(run: Run) -> Read:
