@@ -109,8 +109,10 @@ class Connectome:
             self._credentials.write if write_credential is None else write_credential,
         )
         calls.check_collection(id)
-        target = write.Target(self._client, credentials, id, *self._bounds)
-        return Collection(target, self.base_url, self._response_path)
+        target = write.Target(
+            self._client, credentials, id, *self._bounds, response_path=self._response_path
+        )
+        return Collection(target, self.base_url)
 
     def close(self) -> None:
         """Close the connections; a read that is going on ends with an error."""
@@ -138,11 +140,10 @@ class Collection:
         id: the collection id.
     """
 
-    def __init__(self, target: write.Target, base_url: str, response_path: str | None) -> None:
+    def __init__(self, target: write.Target, base_url: str) -> None:
         self.id = target.collection
         self._target = target
         self._base_url = base_url
-        self._response_path = response_path
 
     def __repr__(self) -> str:
         return f"<Collection {self.id!r} at {self._base_url}>"
@@ -180,7 +181,7 @@ class Collection:
             self._target.client,
             self._target.credentials,
             call,
-            response_path=self._response_path,
+            response_path=self._target.response_path,
             show_bookkeeping=any(
                 name.partition(".")[0] == BOOKKEEPING and bool(shown)
                 for name, shown in (project or {}).items()

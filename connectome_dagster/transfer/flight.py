@@ -1,7 +1,7 @@
 """Keeps a bounded number of calls in flight, and stops at the first that fails.
 
-Knows nothing of what is called. What is in flight when one fails is awaited, so that its outcome
-is known when the failure is reported.
+Knows nothing of what is called. What is in flight when something fails, a call or what it is to
+be called with, is awaited, so that its outcome is known when the failure is reported.
 """
 
 from __future__ import annotations
@@ -36,24 +36,30 @@ def in_flight(
     Items are taken when there is room for them, and no more of them once a call has failed.
 
     Raises:
-        Whatever `items` raises, after what was in flight has ended.
+        Whatever `items` raises, after it was told how everything in flight ended.
     """
     with ThreadPoolExecutor(concurrency, "connectome-send") as pool:
         pending: dict[Future[R], T] = {}
         source = iter(items)
         more = True
+        broken: Exception | None = None
         while more or pending:
-            while more and len(pending) < concurrency:
-                for item in source:
-                    pending[pool.submit(call, item)] = item
-                    break
-                else:
-                    more = False
+            try:
+                while more and len(pending) < concurrency:
+                    for item in source:
+                        pending[pool.submit(call, item)] = item
+                        break
+                    else:
+                        more = False
+            except Exception as error:  # raised below, when everything has landed
+                more, broken = False, error
             done, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
                 landing = _landing(pending.pop(future), future)
                 more = more and landing.error is None
                 yield landing
+    if broken is not None:
+        raise broken
 
 
 def _landing(item: T, future: Future[R]) -> Landing[T, R]:

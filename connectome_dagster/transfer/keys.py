@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectome_dagster.errors import ConfigurationError, DuplicateKeys, EncodeError
 from connectome_dagster.frames.encode import encode_document, encode_rows
+from connectome_dagster.frames.schema import EXACT_FLOAT, check_names
 from connectome_dagster.transfer.rows import Batch, encoded
 
 # What is remembered of a key to find it again: 2**64 keys before two of them are likely to collide.
@@ -59,14 +61,16 @@ class KeyColumns:
             ConfigurationError: a key column is missing, or a column name is a path.
             EncodeError: a key that is null, NaN, or not a single value.
             DuplicateKeys: a key that this or an earlier batch had.
+            SchemaConflict: two columns of one name.
         """
         if isinstance(batch, pa.RecordBatch):
             self._check_columns(batch, first_row)
             keys = encode_rows(batch.select(self.names), first_row)
+            if any(_may_hold_floats(batch.schema.field(name).type) for name in self.names):
+                keys = [_one_per_number(key) for key in keys]
         else:
             keys = [
-                encode_document(self._key_of(document, row), row)
-                for row, document in enumerate(batch, start=first_row)
+                self._key_of(document, row) for row, document in enumerate(batch, start=first_row)
             ]
         data = encoded(batch, first_row)
         for row, (key, line) in enumerate(zip(keys, data, strict=True), start=first_row):
@@ -74,6 +78,7 @@ class KeyColumns:
             yield KeyedRow(row, key, line)
 
     def _check_columns(self, batch: pa.RecordBatch, first_row: int) -> None:
+        check_names(batch.schema.names)
         _check_paths(batch.schema.names)
         for name in self.names:
             at = batch.schema.get_field_index(name)
@@ -86,20 +91,19 @@ class KeyColumns:
             if pc.any(absent).as_py():
                 raise _is_null(name, first_row + absent.index(True).as_py())
 
-    def _key_of(self, document: Mapping[str, Any], row: int) -> dict[str, Any]:
+    def _key_of(self, document: Mapping[str, Any], row: int) -> bytes:
         _check_paths(document)
-        key = {}
         for name in self.names:
             if name not in document:
                 raise _missing(name, list(document))
-            value = document[name]
-            if value is None or value != value:
+        key = encode_document({name: document[name] for name in self.names}, row)
+        # As JSON has it: there is but one null then, and one kind of list.
+        for name, value in msgspec.json.decode(key).items():
+            if value is None:
                 raise _is_null(name, row)
-            if isinstance(value, (Mapping, list, tuple)):
-                raise _not_single(name, row, type(value).__name__)
-            # One number in MongoDB, so one key here.
-            key[name] = int(value) if isinstance(value, float) and value.is_integer() else value
-        return key
+            if isinstance(value, (dict, list)):
+                raise _not_single(name, row, type(document[name]).__name__)
+        return _one_per_number(key)
 
     def _remember(self, key: bytes, row: int) -> None:
         digest = blake2b(key, digest_size=DIGEST_BYTES).digest()
@@ -112,6 +116,20 @@ class KeyColumns:
                 keys=[(shown,)],
             )
         self._seen.add(digest)
+
+
+def _may_hold_floats(type_: pa.DataType) -> bool:
+    # Others (dictionaries, extensions) hold floats in themselves.
+    return not (pa.types.is_integer(type_) or pa.types.is_string(type_))
+
+
+def _one_per_number(key: bytes) -> bytes:
+    """Write 1.0 as 1 and -0.0 as 0: one number in MongoDB, so one key here."""
+    values: dict[str, Any] = msgspec.json.decode(key)
+    for name, value in values.items():
+        if isinstance(value, float) and value.is_integer() and abs(value) < EXACT_FLOAT:
+            values[name] = int(value)
+    return msgspec.json.encode(values)
 
 
 def _check_paths(names: Sequence[str] | Mapping[str, Any]) -> None:

@@ -89,7 +89,8 @@ class Pipeline(Generic[T]):
             if piece:
                 self._submit(piece, pool)
             yield from self._ready(0)
-            if not closed and not self._splitter.waiting:
+            # Without a piece nothing can be taken back: the array has not even begun.
+            if not closed and not (piece and self._splitter.waiting):
                 raise broken or ReadInterrupted(
                     "the body ended before the bracket that closes the documents. What arrived is "
                     "not everything: read again"

@@ -11,7 +11,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -25,6 +25,7 @@ from connectome_dagster.api.client import Body, Client
 from connectome_dagster.api.credentials import Credentials, redact
 from connectome_dagster.api.endpoints import Call
 from connectome_dagster.errors import (
+    ConfigurationError,
     ConnectomeError,
     MalformedResponse,
     ReadInterrupted,
@@ -41,7 +42,7 @@ from connectome_dagster.frames.schema import (
     merge_schemas,
     show_path,
 )
-from connectome_dagster.frames.split import Splitter
+from connectome_dagster.frames.split import PIECE_BYTES, Splitter
 from connectome_dagster.transfer.marks import BOOKKEEPING
 from connectome_dagster.transfer.parquet import ParquetParts
 from connectome_dagster.transfer.pipeline import Pipeline
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Documents:
@@ -75,6 +77,7 @@ class Documents:
         *,
         response_path: str | None = None,
         show_bookkeeping: bool = False,
+        piece_bytes: int = PIECE_BYTES,
     ) -> None:
         self.collection = call.collection
         self.report: ReadReport | None = None
@@ -83,6 +86,7 @@ class Documents:
         self._call = call
         self._response_path = response_path
         self._show_bookkeeping = show_bookkeeping
+        self._piece_bytes = piece_bytes
 
     def __repr__(self) -> str:
         asked = (self._call.body or b"").decode()
@@ -103,8 +107,7 @@ class Documents:
             MalformedResponse: the answer is not documents.
             ConnectomeError: the service refused or could not be reached.
         """
-        schema, batches = self._gather(list)
-        return pa.Table.from_batches([conform(batch, schema) for batch in batches], schema)
+        return self._gather(list, _table)
 
     def to_pandas(
         self, dtype_backend: Literal["pyarrow", "numpy_nullable"] | None = None
@@ -117,8 +120,14 @@ class Documents:
                 booleans with nulls are `Int64` and `boolean`, never floats or objects.
 
         Raises:
+            ConfigurationError: another `dtype_backend`; nothing was sent.
             What `to_arrow` raises.
         """
+        if dtype_backend not in (None, "pyarrow", "numpy_nullable"):
+            raise ConfigurationError(
+                f"dtype_backend is {dtype_backend!r}: give 'pyarrow', 'numpy_nullable' or None. "
+                "Nothing was sent"
+            )
         from connectome_dagster.frames.dataframe import to_pandas  # pandas takes long to import
 
         return to_pandas(self.to_arrow(), dtype_backend)
@@ -143,7 +152,8 @@ class Documents:
     def reader(self) -> pa.RecordBatchReader:
         """Read as a stream of record batches, in memory that does not grow with the data.
 
-        The schema is that of the first batch. Close the reader, or drop it, to end the request.
+        The schema is that of the first batch. Drop the reader to end the request before the last
+        document; its `close()` is pyarrow's, and ends nothing.
 
         Raises:
             SchemaDrift: while reading, when a later document does not fit the schema; `to_arrow`,
@@ -180,14 +190,19 @@ class Documents:
         """
         target = FilePath(path)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as parts:
-            schema, written = self._gather(
-                lambda batches: ParquetParts(FilePath(parts), options).write(batches)
+            merged = self._gather(
+                lambda batches: ParquetParts(FilePath(parts), options).write(batches),
+                lambda written, schema: written.merge(schema),
             )
-            os.replace(written.merge(schema), target)
+            os.replace(merged, target)
         assert self.report is not None  # noqa: S101 - a read has just ended
         return self.report
 
-    def _gather(self, take: Callable[[Iterator[pa.RecordBatch]], T]) -> tuple[pa.Schema, T]:
+    def _gather(
+        self,
+        take: Callable[[Iterator[pa.RecordBatch]], T],
+        finish: Callable[[T, pa.Schema], R],
+    ) -> R:
         """Read until every batch fits one schema; what does not is read again as text.
 
         A field that turns out to hold several types has already been decoded as one of them.
@@ -198,12 +213,18 @@ class Documents:
         hints = Hints()
         while True:
             growing = _GrowingSchema()
-            taken = take(growing.watch(self._decoded(hints, tally)))
-            if not growing.conflicts:
-                return growing.schema, taken
-            hints = Hints(hints.strings, hints.as_text | growing.conflicts)
+            with closing(self._decoded(hints, tally)) as batches:
+                taken = take(growing.watch(batches))
+            conflicts = growing.conflicts
+            if not conflicts:
+                try:
+                    return finish(taken, growing.schema)
+                except Unmergeable as unmergeable:
+                    # An early batch of integers that floats do not hold, and floats came later.
+                    conflicts = frozenset(unmergeable.kinds)
+            hints = Hints(hints.strings, hints.as_text | conflicts)
 
-    def _decoded(self, hints: Hints, tally: _Tally) -> Iterator[pa.RecordBatch]:
+    def _decoded(self, hints: Hints, tally: _Tally) -> Generator[pa.RecordBatch, None, None]:
         learned = hints
 
         def decode_piece(piece: bytes) -> Decoded:
@@ -229,7 +250,8 @@ class Documents:
         trouble: ReadInterrupted | MalformedResponse
         tally.rows = 0
         with self._client.stream(self._call, self._credentials) as body:
-            pipeline = Pipeline(Splitter(self._response_path), decode_piece)
+            splitter = Splitter(self._response_path, self._piece_bytes)
+            pipeline = Pipeline(splitter, decode_piece)
             try:
                 with closing(pipeline.run(body)) as decoded:
                     for item in decoded:
@@ -282,7 +304,12 @@ class _Tally:
             retries=self.retries,
             bytes_received=self.bytes_received,
             seconds=time.monotonic() - self.started,
-            conflicts={show_path(path): tuple(kinds) for path, kinds in self.kinds.items()},
+            conflicts={
+                show_path(path): tuple(kinds)
+                for path, kinds in self.kinds.items()
+                # Some pieces had only instants, but all are strings: of one type, after all.
+                if set(kinds) != {"string"}
+            },
         )
 
 
@@ -312,29 +339,41 @@ class _GrowingSchema:
         self.schema = merged
 
 
+def _table(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_batches([conform(batch, schema) for batch in batches], schema)
+
+
 def _of_one_schema(
-    first: pa.RecordBatch, batches: Iterator[pa.RecordBatch]
+    first: pa.RecordBatch, batches: Generator[pa.RecordBatch, None, None]
 ) -> Iterator[pa.RecordBatch]:
-    schema = first.schema
-    yield first
-    for at, batch in enumerate(batches, start=2):
-        try:
-            grown = merge_schemas(schema, batch.schema)
-            conformed = conform(batch, grown)
-            drift = "" if grown.equals(schema) else ", ".join(drifted(schema, grown))
-        except Unmergeable as unmergeable:
-            drift = ", ".join(
-                f"{show_path(path)} ({', later '.join(kinds)})"
-                for path, kinds in unmergeable.kinds.items()
-            )
-        if drift:
-            raise SchemaDrift(
-                f"batch {at} does not fit the schema of the first: {drift}. A stream has one "
-                "schema: use to_arrow, to_pandas or to_parquet, which widen it, or leave the field "
-                "out with project",
-                field=drift.partition(" ")[0],
-            )
-        yield conformed
+    # Closed when a batch drifts, and not when somebody lets go of the error.
+    with closing(batches):
+        yield first
+        for at, batch in enumerate(batches, start=2):
+            field, drift = _drift(first.schema, batch)
+            if drift:
+                raise SchemaDrift(
+                    f"batch {at} does not fit the schema of the first: {drift}. A stream has one "
+                    "schema: use to_arrow, to_pandas or to_parquet, which widen it, or leave the "
+                    "field out with project",
+                    field=field,
+                )
+            yield conform(batch, first.schema)
+
+
+def _drift(schema: pa.Schema, batch: pa.RecordBatch) -> tuple[str, str]:
+    """Which field of a batch goes beyond a schema, and how all that do go; both empty if none."""
+    try:
+        grown = merge_schemas(schema, batch.schema)
+        check_wholes(batch, grown)
+    except Unmergeable as unmergeable:
+        kinds = {show_path(path): each for path, each in unmergeable.kinds.items()}
+        told = [f"{path} ({', later '.join(each)})" for path, each in kinds.items()]
+        return next(iter(kinds)), ", ".join(told)
+    if grown.equals(schema):
+        return "", ""
+    known = set(schema)
+    return next(each.name for each in grown if each not in known), ", ".join(drifted(schema, grown))
 
 
 def _plain_documents(piece: bytes) -> list[dict[str, Any]]:
@@ -348,8 +387,25 @@ def _plain_documents(piece: bytes) -> list[dict[str, Any]]:
         reason, beyond_floats = str(error), False
     if not beyond_floats:
         raise NotDocuments(reason)
-    documents: list[dict[str, Any]] = json.loads(text, parse_float=_exact_float)
-    return documents
+    return _with_decimals(text)
+
+
+def _with_decimals(text: bytes) -> list[dict[str, Any]]:
+    """Decode documents with numbers beyond the range of floats, as strictly as all others."""
+    try:
+        documents = json.loads(text, parse_float=_exact_float, parse_constant=_no_constant)
+        msgspec.json.encode(documents)  # refuses half a surrogate pair, which json lets pass
+    except (ValueError, RecursionError) as error:
+        reason = type(error).__name__ if isinstance(error, UnicodeError) else str(error)
+    else:
+        if all(isinstance(document, dict) for document in documents):
+            return list(documents)
+        reason = "an item is not an object"
+    raise NotDocuments(reason)
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _exact_float(text: str) -> float | Decimal:

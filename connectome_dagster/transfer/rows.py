@@ -7,7 +7,7 @@ speaks `__arrow_c_stream__`, or an iterable of those or of documents (dicts).
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -15,17 +15,36 @@ import pyarrow as pa
 from connectome_dagster.errors import ConfigurationError, EncodeError
 from connectome_dagster.frames.encode import encode_document, encode_rows
 from connectome_dagster.transfer.marks import BOOKKEEPING
+from connectome_dagster.transfer.read import Documents
 
 Frame: TypeAlias = Any  # see above; pandas and others cannot be named without importing them
 Batch: TypeAlias = "pa.RecordBatch | list[Mapping[str, Any]]"
 
-# Rows that are encoded at a time; a batch of a request is cut from them.
+# Rows that are encoded at a time, where they are so few bytes: enough that a call of the encoder
+# costs nothing beside its work. A batch of a request is cut from them.
 ENCODE_ROWS = 4096
 
+# Bytes of rows that are encoded at a time: several batches of the default size, and small beside
+# what holds a frame.
+ENCODE_BYTES = 8 << 20
 
-def is_rereadable(frame: Frame) -> bool:
-    """Whether `batches_of` can be called twice: the frame is no stream that is used up."""
-    return not isinstance(frame, (pa.RecordBatchReader, Iterator))
+# Documents of an iterable that are held at a time. Their size is not known, and encoding them one
+# by one costs no more.
+HELD_DOCUMENTS = 64
+
+
+def is_in_memory(frame: Frame) -> bool:
+    """Whether all rows are there, so that `batches_of` can be called twice.
+
+    What has no length is taken for a stream, which is used up by the first reading.
+    """
+    if isinstance(frame, (pa.RecordBatch, pa.Table)) or _is_dataframe(frame):
+        return True
+    if hasattr(frame, "__arrow_c_stream__"):
+        return isinstance(frame, Sized)
+    if isinstance(frame, Sequence):
+        return all(isinstance(item, Mapping) or is_in_memory(item) for item in frame)
+    return False
 
 
 def batches_of(frame: Frame) -> Iterator[Batch]:
@@ -33,24 +52,24 @@ def batches_of(frame: Frame) -> Iterator[Batch]:
 
     Raises:
         ConfigurationError: it is not a frame.
-        EncodeError: a DataFrame whose columns Arrow cannot hold.
+        EncodeError: a DataFrame whose columns Arrow cannot hold, or rows without columns.
     """
     if _is_dataframe(frame):
-        from connectome_dagster.frames.dataframe import from_pandas  # pandas is there already
-
-        frame = from_pandas(frame)
+        frame = _table_of(frame)
     if isinstance(frame, pa.RecordBatch):
-        frame = pa.Table.from_batches([frame])
+        return _sliced([frame])
     if isinstance(frame, pa.Table):
-        return iter(frame.to_batches(max_chunksize=ENCODE_ROWS))
+        return _sliced(frame.to_batches())
     if isinstance(frame, (Mapping, str, bytes)):
         raise ConfigurationError(
             f"a {type(frame).__name__} is not a frame; for a single document use insert(document)"
         )
     if isinstance(frame, pa.RecordBatchReader):
         return _sliced(frame)
+    if isinstance(frame, Documents):
+        return _sliced(frame)  # directly, so that an error of the read stays what it is
     if hasattr(frame, "__arrow_c_stream__"):
-        return _sliced(pa.RecordBatchReader.from_stream(frame))
+        return _sliced(_stream_of(frame))
     if isinstance(frame, Iterable):
         return _of_items(frame)
     raise ConfigurationError(
@@ -65,10 +84,34 @@ def _is_dataframe(frame: Frame) -> bool:
     return pandas is not None and isinstance(frame, pandas.DataFrame)
 
 
+def _table_of(frame: Any) -> pa.Table:
+    from connectome_dagster.frames.dataframe import from_pandas  # pandas is there already
+
+    table = from_pandas(frame)
+    if table.num_rows != len(frame):
+        raise EncodeError(
+            f"the DataFrame has {len(frame)} rows and no columns, so that there is nothing to "
+            "write; give it columns, or a name to its index"
+        )
+    return table
+
+
+def _stream_of(frame: Any) -> pa.RecordBatchReader:
+    try:
+        return pa.RecordBatchReader.from_stream(frame)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+        reason = str(error)
+    raise ConfigurationError(
+        f"a {type(frame).__name__} is not a frame, since its Arrow stream is no table ({reason}); "
+        "give it columns"
+    )
+
+
 def _sliced(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
-        for at in range(0, batch.num_rows, ENCODE_ROWS):
-            yield batch.slice(at, ENCODE_ROWS)
+        rows = max(1, min(ENCODE_ROWS, ENCODE_BYTES * batch.num_rows // max(1, batch.nbytes)))
+        for at in range(0, batch.num_rows, rows):
+            yield batch.slice(at, rows)
 
 
 def _of_items(items: Iterable[Any]) -> Iterator[Batch]:
@@ -76,7 +119,7 @@ def _of_items(items: Iterable[Any]) -> Iterator[Batch]:
     for item in items:
         if isinstance(item, Mapping):
             documents.append(item)
-            if len(documents) == ENCODE_ROWS:
+            if len(documents) == HELD_DOCUMENTS:
                 yield documents
                 documents = []
             continue

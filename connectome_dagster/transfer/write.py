@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 import msgspec
@@ -22,9 +24,9 @@ from connectome_dagster.api.credentials import Credentials
 from connectome_dagster.api.endpoints import Call
 from connectome_dagster.errors import (
     ConfigurationError,
+    ConnectomeError,
     DuplicateKeys,
     OutcomeUnknown,
-    ServiceError,
 )
 from connectome_dagster.transfer.batches import DocumentBatch, gather
 from connectome_dagster.transfer.flight import in_flight
@@ -32,11 +34,15 @@ from connectome_dagster.transfer.keys import KeyColumns, KeyedRow
 from connectome_dagster.transfer.marks import mark, not_of_load, of_load
 from connectome_dagster.transfer.read import Documents
 from connectome_dagster.transfer.report import ReadReport, WriteReport
-from connectome_dagster.transfer.rows import Frame, batches_of, count_of, encoded, is_rereadable
+from connectome_dagster.transfer.rows import Frame, batches_of, count_of, encoded, is_in_memory
 
 # A row of an upsert whose outcome stays unknown is sent this often in all, each time after it was
 # read back as absent or different.
 UPSERT_ATTEMPTS = 3
+
+T = TypeVar("T")
+R = TypeVar("R")
+E = TypeVar("E", bound=Exception)
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class Target:
         concurrency: calls in flight at a time.
         batch_rows: documents in a batch at most.
         batch_bytes: bytes of a batch at most; a larger document travels alone.
+        response_path: where a response holds its documents, None finds them (U1).
     """
 
     client: Client
@@ -58,13 +65,20 @@ class Target:
     concurrency: int
     batch_rows: int
     batch_bytes: int
+    response_path: str | None = None
 
     def send(self, call: Call) -> Answer:
         return self.client.send(call, self.credentials)
 
     def documents(self, query: Mapping[str, Any], **options: Any) -> Documents:
         call = endpoints.read_with_query(self.collection, query=query, **options)
-        return Documents(self.client, self.credentials, call, show_bookkeeping=True)
+        return Documents(
+            self.client,
+            self.credentials,
+            call,
+            response_path=self.response_path,
+            show_bookkeeping=True,
+        )
 
     def check_credentials(self, call: Call, *, reads_back: bool) -> None:
         """Find out before anything is sent that a credential is missing.
@@ -138,15 +152,40 @@ def replace(target: Target, frame: Frame, where: Mapping[str, Any], *, empty: st
     load = uuid4().hex
     removal = endpoints.batch_delete(target.collection, not_of_load(load, where))
     target.check_credentials(removal, reads_back=True)
-    _insert(target, frame, tally, load=load)
+    with _adding(_NOTHING_DELETED, tally):
+        _insert(target, frame, tally, load=load)
     if not tally.rows and empty != "delete":
         raise ConfigurationError(
             f"replace in collection {target.collection!r}: the frame has no rows, so that this "
             "would only delete; pass empty='delete' if that is meant. Nothing was sent"
         )
-    _prove(target, load, tally)
-    tally.add(target.send(removal))
+    with _adding(_NOTHING_DELETED, tally):
+        _prove(target, load, tally)
+    with _adding(_NOT_ALL_DELETED, tally):
+        tally.add(target.send(removal))
     return tally.report(target, "replace", inserted=tally.rows, load=load)
+
+
+_NOTHING_DELETED = (
+    "Nothing was deleted: the old documents are still there, beside what was inserted. Run the "
+    "same replace again to mend both"
+)
+_NOT_ALL_DELETED = (
+    "All new documents are there, and the old ones may be as well. Run the same replace again to "
+    "mend that"
+)
+
+
+@contextmanager
+def _adding(more: str, tally: _Tally) -> Iterator[None]:
+    """Add to the message of an error in what state the collection is, if anything was written."""
+    try:
+        yield
+    except ConnectomeError as error:
+        told = _saying(error, more) if tally.batches or isinstance(error, OutcomeUnknown) else error
+    else:
+        return
+    raise told from None
 
 
 def _prove(target: Target, load: str, tally: _Tally) -> None:
@@ -159,8 +198,7 @@ def _prove(target: Target, load: str, tally: _Tally) -> None:
     if there != tally.rows:
         raise OutcomeUnknown(
             f"replace in collection {target.collection!r}: {tally.rows} documents were "
-            f"acknowledged, but {there} were read back. Nothing was deleted, so the old documents "
-            "are still there beside the new ones; run the same replace again to mend both",
+            f"acknowledged, but {there} were read back",
             verb="batchwrite",
             collection=target.collection,
             load=load,
@@ -173,17 +211,39 @@ def _insert(target: Target, frame: Frame, tally: _Tally, *, load: str | None) ->
     def send(batch: DocumentBatch) -> Answer:
         return target.send(endpoints.batch_write(target.collection, batch.body))
 
-    batches = gather(_lines(frame, load), target.batch_rows, target.batch_bytes)
-    failed: list[tuple[str, Exception]] = []
-    for batch, answer, error in in_flight(send, batches, target.concurrency):
-        if answer is None or error is not None:
-            failed.append((batch.shown, error or RuntimeError("no answer")))
-            continue
+    def landed(batch: DocumentBatch, answer: Answer) -> None:
         tally.add(answer)
         tally.rows += batch.rows
         tally.batches += 1
+
+    batches = gather(_lines(frame, load), target.batch_rows, target.batch_bytes)
+    _send_all(send, batches, landed, lambda batch: batch.shown, target, tally, load)
+
+
+def _send_all(
+    send: Callable[[T], R],
+    items: Iterator[T],
+    landed: Callable[[T, R], None],
+    shown: Callable[[T], str],
+    target: Target,
+    tally: _Tally,
+    load: str | None = None,
+) -> None:
+    """Send all, several at a time; when something fails, say what has become of the rest."""
+    failed: list[tuple[str, Exception]] = []
+    broken: Exception | None = None
+    try:
+        for item, result, error in in_flight(send, items, target.concurrency):
+            if error is None:
+                landed(item, cast("R", result))
+            else:
+                failed.append((shown(item), error))
+    except Exception as error:  # the frame could not be read on, or not be encoded
+        broken = error
     if failed:
         raise _failure(failed, tally.rows, load)
+    if broken is not None:
+        raise _saying(broken, f"{tally.rows} rows had been acknowledged") if tally.rows else broken
 
 
 def _lines(frame: Frame, load: str | None) -> Iterator[bytes]:
@@ -199,21 +259,17 @@ def upsert(target: Target, frame: Frame, on: Sequence[str]) -> WriteReport:
     tally = _Tally()
     probe = endpoints.update(target.collection, {}, {}, upsert=True)
     target.check_credentials(probe, reads_back=False)
-    if is_rereadable(frame):
+    if is_in_memory(frame):
         for _ in _keyed(frame, on):
             pass
 
     def send(row: KeyedRow) -> None:
         _upsert_row(target, row, tally)
 
-    failed: list[tuple[str, Exception]] = []
-    for row, _, error in in_flight(send, _keyed(frame, on), target.concurrency):
-        if error is not None:
-            failed.append((f"row {row.row}", error))
-            continue
+    def landed(_row: KeyedRow, _result: None) -> None:
         tally.rows += 1
-    if failed:
-        raise _failure(failed, tally.rows, None)
+
+    _send_all(send, _keyed(frame, on), landed, lambda row: f"row {row.row}", target, tally)
     return tally.report(target, "upsert")
 
 
@@ -236,6 +292,7 @@ def _upsert_row(target: Target, row: KeyedRow, tally: _Tally) -> None:
             doubt = unknown
         else:
             return
+        doubt.keys = (tuple(key.values()),)
         if _has_landed(target, key, data, tally, doubt):
             return
         if attempt < UPSERT_ATTEMPTS:
@@ -254,7 +311,14 @@ def _has_landed(
     if target.credentials.read is None:
         raise doubt.saying("There is no read credential to look with")
     found = target.documents(key, limit=2)
-    documents = found.to_pylist()
+    documents: list[dict[str, Any]] = []
+    unread = ""
+    try:
+        documents = found.to_pylist()
+    except ConnectomeError as error:
+        unread = str(error)
+    if unread:
+        raise doubt.saying(f"Reading the key back failed too: {unread}")
     tally.add_read(found.report)
     if len(documents) > 1:
         raise DuplicateKeys(
@@ -263,8 +327,17 @@ def _has_landed(
             keys=[tuple(key.values())],
         )
     return bool(documents) and all(
-        name in documents[0] and documents[0][name] == value for name, value in data.items()
+        name in documents[0] and _same(documents[0][name], value) for name, value in data.items()
     )
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal as MongoDB has it: 1 is 1.0, but true is not 1."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
 def update(
@@ -278,6 +351,11 @@ def update(
 
 def insert(target: Target, document: Mapping[str, Any]) -> WriteReport:
     """Insert one document, as a batch of one: batchwrite is documented (F7), write is not (U10)."""
+    if not isinstance(document, Mapping):
+        raise ConfigurationError(
+            f"insert in collection {target.collection!r}: a {type(document).__name__} is not a "
+            "document; give a dict, or use append for a frame. Nothing was sent"
+        )
     lines = encoded([document], 0)
     call = endpoints.batch_write(target.collection, b"[" + lines[0] + b"]")
     return _single(target, "insert", call, rows=1, batches=1, inserted=1)
@@ -298,13 +376,25 @@ def _single(
 
 def _failure(failed: list[tuple[str, Exception]], landed: int, load: str | None) -> Exception:
     """The failure to report: a doubt first, since it asks for more care than a refusal."""
-    where, error = next((each for each in failed if isinstance(each[1], OutcomeUnknown)), failed[0])
-    if not isinstance(error, ServiceError):
+    doubts = [(where, each) for where, each in failed if isinstance(each, OutcomeUnknown)]
+    chosen = doubts or failed[:1]
+    others = [where for where, each in failed if all(each is not it for _, it in chosen)]
+    error: Exception = chosen[0][1]
+    if doubts:
+        doubt = copy(doubts[0][1])
+        doubt.load = load
+        doubt.keys = tuple(key for _, each in doubts for key in each.keys)
+        error = doubt
+    told = f"This was {', '.join(where for where, _ in chosen)} of what was handed in"
+    if others:
+        told += f"; {', '.join(others)} failed as well"
+    return _saying(error, f"{told}. {landed} rows had been acknowledged, the rest was not sent")
+
+
+def _saying(error: E, more: str) -> E:
+    """The same error with more of the story behind its message, if it is one of ours."""
+    if not isinstance(error, ConnectomeError):
         return error
-    told = error.saying(
-        f"This was {where} of what was handed in; {landed} rows had been acknowledged, the rest "
-        "was not sent" + (f" or failed as well ({len(failed)} calls)" if len(failed) > 1 else "")
-    )
-    if isinstance(told, OutcomeUnknown):
-        told.load = load
+    told = copy(error)
+    told.args = (f"{str(error).rstrip('.')}. {more}",)
     return told
