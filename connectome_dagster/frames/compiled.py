@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.json
 
 from connectome_dagster.frames.exact import TIMESTAMP, promote_instants
-from connectome_dagster.frames.schema import EXACT_FLOAT, ITEM, Path
+from connectome_dagster.frames.schema import EXACT_FLOAT, ITEM, MAX_NESTING, Path
+from connectome_dagster.frames.split import nests_deeper
 
 _MEMBER = "d"
 _BEFORE, _AFTER = b'{"d":[', b"]}"
@@ -39,16 +40,35 @@ def decode_compiled(
     Raises:
         Uncertain: `exact` must decide.
     """
+    if nests_deeper(piece, MAX_NESTING):
+        raise Uncertain
     text = _BEFORE + piece + _AFTER
     explicit = _schema_of(strings)
-    documents = _read(text, explicit)
-    guessed = frozenset(_dates(documents.type, ()))
-    if guessed:
-        documents = _read(text, pa.schema([(_MEMBER, pa.list_(_as_strings(documents.type)))]))
-    return pa.RecordBatch.from_struct_array(_certain_struct(documents)), guessed
+    rows = _read(text, explicit)
+    guessed = frozenset(_dates(rows.type.value_type, ()))
+    if guessed or not _is_whole(rows):
+        rows = _read(text, pa.schema([(_MEMBER, _as_strings(rows.type))]))
+    documents = rows.values
+    if not _is_whole(rows) or documents.null_count:
+        raise Uncertain
+    # A document is no value, so it is never a form of Extended JSON.
+    return pa.RecordBatch.from_struct_array(_certain_fields(documents)), guessed
 
 
-def _read(text: bytes, explicit: pa.Schema | None) -> pa.StructArray:
+def _is_whole(rows: pa.ListArray) -> bool:
+    """Whether every list has its items.
+
+    Where a list begins with null and the type of its items was not known before, the reader loses
+    the nulls (pyarrow 26); it does not once the type is given.
+    """
+    try:
+        rows.validate()
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _read(text: bytes, explicit: pa.Schema | None) -> pa.ListArray:
     options = pa.json.ReadOptions(use_threads=False, block_size=len(text) + 1)
     parse = pa.json.ParseOptions(explicit_schema=explicit, newlines_in_values=True)
     try:
@@ -63,13 +83,15 @@ def _read(text: bytes, explicit: pa.Schema | None) -> pa.StructArray:
     # The text may close the array itself and go on: then there is another row or another member.
     if table is None or table.num_rows != 1 or table.column_names != [_MEMBER]:
         raise Uncertain
-    documents = table.column(0).chunk(0).values
-    if not pa.types.is_struct(documents.type) or documents.null_count:
+    rows = table.column(0).chunk(0)
+    if not pa.types.is_list(rows.type) or not pa.types.is_struct(rows.type.value_type):
         raise Uncertain
-    return documents
+    return rows
 
 
 def _dates(type_: pa.DataType, path: Path) -> Iterable[Path]:
+    if len(path) > MAX_NESTING:
+        raise Uncertain
     if pa.types.is_timestamp(type_):
         yield path
     elif pa.types.is_struct(type_):
@@ -83,7 +105,7 @@ def _as_strings(type_: pa.DataType) -> pa.DataType:
     if pa.types.is_timestamp(type_):
         return pa.string()
     if pa.types.is_struct(type_):
-        return pa.struct([(field.name, _as_strings(field.type)) for field in type_])
+        return pa.struct([field.with_type(_as_strings(field.type)) for field in type_])
     if pa.types.is_list(type_):
         return pa.list_(_as_strings(type_.value_type))
     return type_
@@ -93,6 +115,8 @@ def _schema_of(strings: Iterable[Path]) -> pa.Schema | None:
     """The schema that says of these paths, and of nothing else, that they are strings."""
     tree: dict[str, Any] = {}
     for path in sorted(strings):
+        if any("\0" in name for name in path):
+            continue  # pyarrow would end the name there
         node = tree
         for name in path:
             node = node.setdefault(name, {})
@@ -112,6 +136,8 @@ def _type_of(tree: dict[str, Any]) -> pa.DataType:
 def _certain(array: pa.Array) -> pa.Array:
     """Check one column for the traces of a guess; give it as `exact` would."""
     type_ = array.type
+    if array.null_count == len(array):
+        return pa.nulls(len(array))  # a hint gave it a type that nothing here shows
     if pa.types.is_string(type_):
         return promote_instants(array)
     if pa.types.is_floating(type_):
@@ -140,6 +166,11 @@ def _certain_struct(array: pa.StructArray) -> pa.Array:
     names = [field.name for field in array.type]
     if any(name.startswith("$") for name in names):
         return _certain_form(array, names)
+    return _certain_fields(array)
+
+
+def _certain_fields(array: pa.StructArray) -> pa.StructArray:
+    names = [field.name for field in array.type]
     children = [_certain(array.field(at)) for at in range(len(names))]
     if [child.type for child in children] == [field.type for field in array.type]:
         return array

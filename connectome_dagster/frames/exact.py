@@ -17,19 +17,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectome_dagster.frames.extended_json import Extended, recognise
-from connectome_dagster.frames.schema import EXACT_FLOAT, ITEM, MAX_DIGITS, Path
+from connectome_dagster.frames.schema import EXACT_FLOAT, ITEM, MAX_DIGITS, MAX_NESTING, Path
 
 _T = TypeVar("_T")
 Value = bytes | None  # the JSON text of one value; None where the document lacks the field
 
 TIMESTAMP = pa.timestamp("ms", "UTC")
 
-# As JavaScript prints dates: this text can be made again from the instant, digit by digit.
-_INSTANT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z$"
+# As JavaScript prints dates: this text can be made again from the instant, digit by digit. Python
+# has no year 0, so neither have we.
+_YEAR = "(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
+_INSTANT = rf"^{_YEAR}-[0-9]{{2}}-[0-9]{{2}}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}\.[0-9]{{3}}Z$"
 _ONE_INSTANT = re.compile(_INSTANT)
 
 _FRACTION = re.compile(rb"[.eE]")
-_FORM = re.compile(rb'\{[ \t\r\n]*"\$')
+_FORM = re.compile(rb'\{[ \t\r\n]*"(?:\$|\\u0024)')
 
 
 class NotDocuments(Exception):  # never leaves the package: the caller knows where
@@ -80,8 +82,12 @@ def check_utf8(piece: bytes) -> None:
 def _strictly(items: bytes, type_: type[_T]) -> _T:
     try:
         return msgspec.json.decode(b"[" + items + b"]", type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        reason = type(error).__name__ if isinstance(error, UnicodeDecodeError) else str(error)
+    except RecursionError:
+        reason = f"nested deeper than {MAX_NESTING} levels"
+    except UnicodeDecodeError:
+        reason = "a string is not UTF-8"
+    except msgspec.DecodeError as error:
+        reason = str(error)
     raise NotDocuments(reason)
 
 
@@ -114,6 +120,8 @@ class _Columns:
         return pa.StructArray.from_arrays(children, names=list(names), mask=missing)
 
     def column(self, values: Sequence[Value], path: Path) -> pa.Array:
+        if len(path) > MAX_NESTING:
+            raise NotDocuments(f"nested deeper than {MAX_NESTING} levels")
         kinds = dict.fromkeys(map(_kind, values))
         kinds.pop("null", None)
         if not kinds:
@@ -141,6 +149,8 @@ class _Columns:
             ("int",): partial(_integers, forms=forms),
             ("float",): partial(_floats, forms=forms),
             ("float", "int"): partial(_floats, forms=forms),
+            ("oid", "string"): partial(_strings_and_oids, forms=forms),
+            ("string", "timestamp"): partial(_instants, forms=forms),
             ("array",): partial(self._lists, path=path),
             ("object",): partial(self._structs, path=path),
             ("extended",): _json_text,
@@ -152,12 +162,7 @@ class _Columns:
         return builders.get(kinds)
 
     def _forms(self, values: Sequence[Value]) -> list[Extended | None] | None:
-        forms = [
-            recognise(_strictly(value, list[dict[str, Any]])[0])
-            if value and _FORM.match(value)
-            else None
-            for value in values
-        ]
+        forms = [_form(value) if value and _FORM.match(value) else None for value in values]
         return forms if any(forms) else None
 
     def _structs(self, values: Sequence[Value], path: Path) -> pa.Array:
@@ -175,6 +180,15 @@ class _Columns:
     def _text(self, values: Sequence[Value], path: Path, kinds: tuple[str, ...]) -> pa.Array:
         self.conflicts[path] = kinds
         return _json_text(values, strings_as_they_are=True)
+
+
+def _form(value: bytes) -> Extended | None:
+    try:
+        return recognise(_strictly(value, list[dict[str, Any]])[0])
+    except NotDocuments as error:
+        if _BEYOND not in str(error):
+            raise
+    return None  # no form has a number that no float holds
 
 
 def _kind(value: Value) -> str:
@@ -198,6 +212,8 @@ def _json_text(values: Sequence[Value], strings_as_they_are: bool = False) -> pa
             texts.append(None)
         elif kind == "string" and strings_as_they_are:
             texts.append(_strictly(value, list[str])[0])
+        elif strings_as_they_are and (oid := _oid(value)):
+            texts.append(oid)
         else:
             # A number beyond the range of floats is legal JSON, though no decoder here takes it.
             if kind != "float":
@@ -206,14 +222,34 @@ def _json_text(values: Sequence[Value], strings_as_they_are: bool = False) -> pa
     return pa.array(texts, pa.string())
 
 
+def _oid(value: bytes) -> str | None:
+    """The digits of an ObjectId: it is a string wherever it stands, so also among strings."""
+    form = _form(value) if _FORM.match(value) else None
+    return str(form.value) if form and form.kind == "oid" else None
+
+
+def _strings_and_oids(values: Sequence[Value], forms: list[Extended | None] | None) -> pa.Array:
+    del forms  # the text of an ObjectId is what its form holds
+    return _json_text(values, strings_as_they_are=True)
+
+
+def _instants(values: Sequence[Value], forms: list[Extended | None] | None) -> pa.Array | None:
+    """Dates beside strings: one type if the strings by themselves are instants, too."""
+    forms = forms or []
+    strings = _strings([None if form else v for v, form in zip(values, forms, strict=True)])
+    if not strings.type.equals(TIMESTAMP):
+        return None
+    return pc.coalesce(strings, pa.array([form and form.value for form in forms], TIMESTAMP))
+
+
 def _strings(values: Sequence[Value]) -> pa.Array:
     return promote_instants(pa.array(_typed(values, list[str | None]), pa.string()))
 
 
 def promote_instants(array: pa.Array) -> pa.Array:
     """Turn strings into timestamps if every one of them is an instant as JavaScript prints it."""
-    first = next((value for value in array if value.is_valid), None)
-    if first is None or not _ONE_INSTANT.match(first.as_py()):
+    first = pc.index(array.is_valid(), True).as_py()
+    if first < 0 or not _ONE_INSTANT.match(array[first].as_py()):
         return array
     if not pc.all(pc.match_substring_regex(array, _INSTANT)).as_py():
         return array
@@ -224,7 +260,10 @@ def promote_instants(array: pa.Array) -> pa.Array:
 
 
 def _integers(values: Sequence[Value], forms: list[Extended | None] | None) -> pa.Array | None:
-    numbers = _numbers(values, forms)
+    try:
+        numbers = _numbers(values, forms)
+    except _BeyondFloats:  # thousands of digits
+        return None
     try:
         return pa.array(numbers, pa.int64())
     except OverflowError:
@@ -241,11 +280,18 @@ def _floats(values: Sequence[Value], forms: list[Extended | None] | None) -> pa.
         return None
     if any(type(number) is int and abs(number) > EXACT_FLOAT for number in numbers):
         return None
-    return pa.array([None if n is None else float(n) for n in numbers], pa.float64())
+    floats = [None if n is None else float(n) for n in numbers]
+    for at, value in enumerate(values):
+        if value == b"-0":
+            floats[at] = -0.0
+    return pa.array(floats, pa.float64())
 
 
 class _BeyondFloats(Exception):
     pass
+
+
+_BEYOND = "out of range"  # what msgspec says of numbers that neither int nor float holds
 
 
 def _numbers(values: Sequence[Value], forms: list[Extended | None] | None) -> list[Any]:
@@ -256,8 +302,7 @@ def _numbers(values: Sequence[Value], forms: list[Extended | None] | None) -> li
     try:
         return _typed(values, list[int | float | None])
     except NotDocuments as error:
-        beyond = "out of range" in str(error)
-        if not beyond:
+        if _BEYOND not in str(error):
             raise
     raise _BeyondFloats
 
@@ -270,14 +315,16 @@ def _of_forms(
 
 
 def _decimals(values: Sequence[Value], forms: list[Extended | None]) -> pa.Array | None:
-    numbers = [
-        form.value if form else None if value in (None, b"null") else _strictly(value, list[int])[0]
-        for value, form in zip(values, forms, strict=True)
-    ]
+    try:
+        numbers = _numbers(values, forms)
+    except _BeyondFloats:
+        return None
     decimals = [None if number is None else Decimal(number) for number in numbers]
     if not all(number is None or number.is_finite() for number in decimals):
         return _json_text(values)
     scale = max(-_exponent(number) for number in decimals if number is not None)
+    if scale > MAX_DIGITS:
+        return _json_text(values)
     try:
         return pa.array(decimals, pa.decimal128(MAX_DIGITS, max(scale, 0)))
     except (pa.ArrowInvalid, InvalidOperation):

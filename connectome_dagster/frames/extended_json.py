@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
@@ -19,9 +20,11 @@ _MILLISECOND = timedelta(milliseconds=1)
 _INT64 = range(-(2**63), 2**63)
 _HEX24 = re.compile(r"[0-9a-fA-F]{24}")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_INTEGER = re.compile(r"-?[0-9]+")
+# No int64 has more digits, leading zeros apart; Python refuses to read some thousands of them.
+_INTEGER = re.compile(r"-?[0-9]{1,40}")
 _INSTANT = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:?\d\d)"
+    r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:?\d\d)",
+    re.ASCII,
 )
 
 
@@ -70,21 +73,34 @@ def _number(value: Any) -> Extended | None:
 
 
 def _double(value: Any) -> Extended | None:
-    if not isinstance(value, str) or value.strip() != value:
+    if not _is_number_text(value):
         return None
     try:
-        return Extended("float", float(value.replace("_", "?")))
+        number = float(value)
     except ValueError:
         return None
+    # A number that no float holds keeps its text.
+    beyond = math.isinf(number) and "inf" not in value.lower()
+    return None if beyond else Extended("float", number)
 
 
 def _decimal(value: Any) -> Extended | None:
-    if not isinstance(value, str) or value.strip() != value:
+    if not _is_number_text(value):
         return None
     try:
-        return Extended("decimal", Decimal(value.replace("_", "?")))
+        return Extended("decimal", Decimal(value))
     except InvalidOperation:
         return None
+
+
+def _is_number_text(value: Any) -> bool:
+    """Whether Python's readers of numbers may look: they take spaces, `_` and any digits."""
+    return (
+        isinstance(value, str)
+        and value.isascii()
+        and "_" not in value
+        and not any(map(str.isspace, value))
+    )
 
 
 def _date(value: Any) -> Extended | None:

@@ -23,6 +23,10 @@ EXACT_FLOAT = 2**53
 MAX_DIGITS = 38  # of decimal128
 INT64_DIGITS = 19
 
+# MongoDB takes a hundred levels of nesting, and Extended JSON says some values in a few more; what
+# walks over types here calls itself a few times per level, and Python allows a thousand calls.
+MAX_NESTING = 120
+
 
 def show_path(path: Path) -> str:
     """Write a path as people do: `properties.tags[].name`."""
@@ -67,9 +71,7 @@ def _merge(
     if {left, right} == {pa.int64(), pa.float64()}:
         return pa.float64()
     if _is_whole_or_decimal(left) and _is_whole_or_decimal(right):
-        merged = _merge_decimals(left, right)
-        if merged is not None:
-            return merged
+        return _merge_decimals(left, right)
     conflicts[path] = (kind_of(left), kind_of(right))
     return pa.string()
 
@@ -80,31 +82,24 @@ def _merge_structs(
     path: Path,
     conflicts: dict[Path, tuple[str, ...]],
 ) -> pa.DataType:
-    theirs = {field.name: field.type for field in right}
-    fields = [
-        pa.field(
-            field.name,
-            _merge(field.type, theirs.pop(field.name, pa.null()), (*path, field.name), conflicts),
-        )
-        for field in left
-    ]
-    return pa.struct([*fields, *(pa.field(name, type_) for name, type_ in theirs.items())])
+    theirs = {field.name: field for field in right}
+    fields = []
+    for ours in left:
+        other = theirs.pop(ours.name, None)
+        if other is not None:
+            merged = _merge(ours.type, other.type, (*path, ours.name), conflicts)
+            ours = ours.with_type(merged)  # pa.field would end a name at a NUL
+        fields.append(ours)
+    return pa.struct([*fields, *theirs.values()])
 
 
 def _is_whole_or_decimal(type_: pa.DataType) -> bool:
     return type_.equals(pa.int64()) or bool(pa.types.is_decimal128(type_))
 
 
-def _merge_decimals(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
+def _merge_decimals(left: pa.DataType, right: pa.DataType) -> pa.DataType:
+    # Columns rarely use all the digits of their type, and the cast is checked: all are offered.
     scales = [0 if type_.equals(pa.int64()) else type_.scale for type_ in (left, right)]
-    wholes = [
-        INT64_DIGITS if type_.equals(pa.int64()) else type_.precision - type_.scale
-        for type_ in (left, right)
-    ]
-    digits = max(wholes) + max(scales)
-    # An int64 column rarely uses its 19 digits, and the cast is checked: all 38 are offered.
-    if digits > MAX_DIGITS and pa.int64() not in (left, right):
-        return None
     return pa.decimal128(MAX_DIGITS, max(scales))
 
 
@@ -141,10 +136,10 @@ def check_wholes(batch: pa.RecordBatch, schema: pa.Schema) -> None:
     Raises:
         Unmergeable: as `conform`.
     """
-    for field in batch.schema:
+    for field, column in zip(batch.schema, batch.columns, strict=True):
         wanted = schema.field(field.name).type
         if not field.type.equals(wanted) and _holds_wholes(field.type):
-            _conform(batch.column(field.name), wanted, (field.name,))
+            _conform(column, wanted, (field.name,))
 
 
 def _holds_wholes(type_: pa.DataType) -> bool:
@@ -172,21 +167,30 @@ def _conform(array: pa.Array, type_: pa.DataType, path: Path) -> pa.Array:
     if pa.types.is_struct(array.type) and not array.type.num_fields:
         return pc.if_else(array.is_valid(), "{}", pa.scalar(None, type_))
     if pa.types.is_list(array.type) and pa.types.is_list(type_):
-        items = _conform(array.values, type_.value_type, (*path, ITEM))
-        return pa.ListArray.from_arrays(
-            array.offsets, items, type=type_, mask=array.is_null() if array.null_count else None
-        )
+        return _conform_list(array, type_, path)
     try:
+        if array.type.equals(pa.int64()) and pa.types.is_decimal(type_):
+            # In one step the cast asks for room for 19 digits, whatever the values are.
+            array = pc.cast(array, pa.decimal128(INT64_DIGITS, 0))
         return pc.cast(array, type_, safe=True)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         kinds = (kind_of(array.type), kind_of(type_))
     raise Unmergeable({path: kinds})
 
 
+def _conform_list(array: pa.ListArray, type_: pa.ListType, path: Path) -> pa.Array:
+    # A slice keeps the offsets of the whole, and from_arrays takes none of those beside a mask.
+    begin, end = array.offsets[0].as_py(), array.offsets[len(array)].as_py()
+    items = _conform(array.values.slice(begin, end - begin), type_.value_type, (*path, ITEM))
+    return pa.ListArray.from_arrays(
+        pc.subtract(array.offsets, begin),
+        items,
+        type=type_,
+        mask=array.is_null() if array.null_count else None,
+    )
+
+
 def _conform_struct(array: pa.Array, type_: pa.StructType, path: Path) -> pa.Array:
-    if not type_.num_fields:
-        validity = array.is_valid()
-        return pa.Array.from_buffers(type_, len(array), [validity.buffers()[1]])
     children = []
     for field in type_:
         at = array.type.get_field_index(field.name)

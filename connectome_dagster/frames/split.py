@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -38,6 +39,9 @@ _DEPTH = np.zeros(256, dtype=np.int32)
 _DEPTH[list(b"{[")] = 1
 _DEPTH[list(b"}]")] = -1
 
+# How many bytes `nests_deeper` takes for one step.
+_BLOCK = 512
+
 # From the brace that ends a document to the colon behind the first name of the next one.
 _BETWEEN = re.compile(rb'[ \t\r\n]*,[ \t\r\n]*\{[ \t\r\n]*"(?:[^"\\]|\\.)*"[ \t\r\n]*:')
 
@@ -57,18 +61,18 @@ class Boundaries:
     end: int
 
 
+class _Structure(NamedTuple):
+    at: npt.NDArray[np.intp]
+    kinds: npt.NDArray[np.uint8]
+    outside: npt.NDArray[np.bool_]  # of strings
+    depth: npt.NDArray[np.intp]
+
+
 def boundaries(body: bytes | bytearray) -> Boundaries:
     """Find the boundaries of the items in `body`, which begins inside an array."""
     if not body:
         return Boundaries(-1, -1, -1)
-    codes = np.frombuffer(body, dtype=np.uint8)
-    at = np.flatnonzero(_STRUCTURE[codes])
-    kinds = codes[at]
-    quotes = kinds == _QUOTE
-    if (kinds == _BACKSLASH).any():
-        quotes &= ~_escaped(codes, at)
-    outside = (np.cumsum(quotes) & 1) == 0
-    depth = np.cumsum(_DEPTH[kinds] * outside)
+    at, kinds, outside, depth = _structure(body)
     ends = at[(depth < 0) & outside]
     end = int(ends[0]) if len(ends) else -1
     commas = at[(kinds == _COMMA) & outside & (depth == 0)]
@@ -77,6 +81,38 @@ def boundaries(body: bytes | bytearray) -> Boundaries:
     if not len(commas):
         return Boundaries(-1, -1, end)
     return Boundaries(int(commas[-1]), int(commas[0]), end)
+
+
+def _structure(body: bytes | bytearray) -> _Structure:
+    codes = np.frombuffer(body, dtype=np.uint8)
+    at = np.flatnonzero(_STRUCTURE[codes])
+    kinds = codes[at]
+    quotes = kinds == _QUOTE
+    if (kinds == _BACKSLASH).any():
+        quotes &= ~_escaped(codes, at)
+    outside = (np.cumsum(quotes) & 1) == 0
+    return _Structure(at, kinds, outside, np.cumsum(_DEPTH[kinds] * outside))
+
+
+def nests_deeper(body: bytes, levels: int) -> bool:
+    """Tell whether brackets stand open in `body` so deep that a recursive parser may crash.
+
+    Counts brackets in strings, too, which costs next to nothing beside the parsing; only if that
+    looks deep is the structure scanned. It may take no notice of `_BLOCK` levels more.
+    """
+    codes = np.frombuffer(body, dtype=np.uint8)
+    codes = codes[: len(codes) // _BLOCK * _BLOCK] | 0x20  # now [ is { and ] is }
+    if not len(codes):
+        return False
+    # Two for what opens, nothing for what closes, one for all else: summed eight at a time, since
+    # in 64 steps none of them leaves its byte.
+    steps = (codes == ord("{")).view(np.uint8)
+    steps += codes != ord("}")
+    lanes = steps.view(np.uint64).reshape(-1, _BLOCK // 8).sum(axis=1).view(np.uint8)
+    opened = np.cumsum(lanes.reshape(-1, 8).sum(axis=1, dtype=np.int64) - _BLOCK)
+    if (opened - np.minimum.accumulate(opened)).max() <= levels:
+        return False
+    return int(_structure(body).depth.max(initial=0)) > levels
 
 
 def _escaped(codes: npt.NDArray[np.uint8], at: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
@@ -140,6 +176,8 @@ class Splitter:
             self._wanted = 2 * len(self._buffer)
             return None
         piece = bytes(memoryview(self._buffer)[:comma])
+        if not piece.strip(_SPACE):
+            raise MalformedResponse("the array of documents has a comma without a document")
         del self._buffer[: comma + 1]
         self._wanted = self._piece_bytes
         self._cut = True
@@ -281,7 +319,8 @@ def _skip_space(text: bytes | bytearray, at: int) -> int:
     return at
 
 
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]', re.DOTALL)
+# The last one is a string whose end is not there yet.
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|"', re.DOTALL)
 
 
 def _array_in_wrapper(head: bytes, path: str | None) -> int:
@@ -296,6 +335,8 @@ def _array_in_wrapper(head: bytes, path: str | None) -> int:
     for token in _TOKEN.finditer(head):
         text = token.group()
         kind = text[0]
+        if text == b'"':
+            return -1
         if kind == _QUOTE:
             name = text[1:-1].decode("utf-8", "backslashreplace")
         elif kind == ord(":"):
@@ -311,4 +352,6 @@ def _array_in_wrapper(head: bytes, path: str | None) -> int:
         elif kind in b"}]" and kinds:
             kinds.pop()
             names.pop()
+            if not kinds:
+                return -1  # the outermost object is closed
     return -1

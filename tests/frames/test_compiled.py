@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from connectome_dagster.frames.compiled import Uncertain, decode_compiled
+from connectome_dagster.frames.exact import NotDocuments, check_utf8, decode_exactly
+from connectome_dagster.frames.schema import conform, merge_schemas
+from tests.frames.documents import NOT_JSON, collections, names
+
+OID = b'{"$oid":"0123456789abcdef01234567"}'
+DATE = b'{"$date":"2018-02-01T00:00:00.000Z"}'
+
+
+def same_bits(left: pa.RecordBatch, right: pa.RecordBatch) -> bool:
+    """Equal in names, types and values; NaN is equal to itself, 0.0 is not -0.0."""
+    left.validate(full=True)
+    right.validate(full=True)
+    return left.schema.equals(right.schema) and repr(shown(left)) == repr(shown(right))
+
+
+def shown(batch: pa.RecordBatch) -> list[object]:
+    # Timestamps as numbers: Python has no year beyond 9999.
+    table = pa.Table.from_batches([batch])  # pa.table would end a name at a NUL
+    return table.cast(_plain(batch.schema)).to_pylist()
+
+
+def _plain(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([f.with_type(_plain_type(f.type)) for f in schema])
+
+
+def _plain_type(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(type_):
+        return pa.int64()
+    if pa.types.is_struct(type_):
+        return pa.struct([f.with_type(_plain_type(f.type)) for f in type_])
+    if pa.types.is_list(type_):
+        return pa.list_(_plain_type(type_.value_type))
+    return type_
+
+
+@settings(max_examples=250, deadline=None)
+@given(collections())
+def test_what_the_compiled_reader_vouches_for_is_what_the_exact_one_reads(texts: list[str]) -> None:
+    piece = ",".join(texts).encode()
+    try:
+        batch, _ = decode_compiled(piece)
+    except Uncertain:
+        return
+    exact, conflicts = decode_exactly(piece)
+    assert same_bits(batch, exact)
+    assert not conflicts
+
+
+@settings(max_examples=150, deadline=None)
+@given(collections(max_size=4, repeats=True), st.data())
+def test_what_the_exact_reader_refuses_the_compiled_one_does_not_vouch_for(
+    texts: list[str], data: st.DataObject
+) -> None:
+    text = ",".join(texts)
+    at = data.draw(st.integers(0, len(text)))
+    broken = data.draw(st.sampled_from([*NOT_JSON, *']},"\\\0\x01[{', "]}", ""]))
+    piece = (text[:at] + broken + text[at + data.draw(st.integers(0, 2)) :]).encode()
+    try:
+        exact, _ = decode_exactly(piece)
+    except NotDocuments:
+        with pytest.raises(Uncertain):
+            decode_compiled(piece)
+        return
+    try:
+        batch, _ = decode_compiled(piece)
+    except Uncertain:
+        return
+    assert same_bits(batch, exact)
+
+
+paths = st.frozensets(st.lists(names, min_size=1, max_size=3).map(tuple), max_size=4)
+
+
+@settings(max_examples=120, deadline=None)
+@given(collections(), collections(), paths)
+def test_hints_change_no_value_and_no_type_of_a_whole_read(
+    before: list[str], texts: list[str], more: frozenset[tuple[str, ...]]
+) -> None:
+    piece = ",".join(texts).encode()
+    try:
+        _, learned = decode_compiled(",".join(before).encode())
+        batch, _ = decode_compiled(piece, learned | more)
+    except Uncertain:
+        return
+    exact, _ = decode_exactly(piece)
+    merged = merge_schemas(exact.schema, batch.schema)
+    assert set(merged.names) == set(batch.schema.names)
+    assert same_bits(conform(exact, merged), conform(batch, merged))
+    for field in exact.schema:
+        kept = batch.schema.field(field.name).type
+        assert pa.types.is_nested(kept) or kept.equals(field.type)
+
+
+@pytest.mark.parametrize("document", [OID, DATE, b'{"$numberLong":"5"}'])
+def test_a_document_itself_is_never_a_form_of_extended_json(document: bytes) -> None:
+    batch, _ = decode_exactly(document)
+    assert batch.schema.names[0].startswith("$")
+    try:
+        assert same_bits(decode_compiled(document)[0], batch)
+    except Uncertain:
+        assert document not in (OID, DATE)
+
+
+def test_objectids_and_dates_that_javascript_prints_are_vouched_for() -> None:
+    batch, _ = decode_compiled(b'{"_id":%s,"t":%s},{"_id":%s,"t":null}' % (OID, DATE, OID))
+    assert batch.schema.types == [pa.string(), pa.timestamp("ms", "UTC")]
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        b'{"a":1}],"d":[{"b":2}',
+        b'{"a":1}],"e":[{"b":2}',
+        b'{"a":1}]}{"d":[{"a":2}',
+        b'{"a":1}]}\n{"d":[{"a":2}',
+        b'{"a":1}]}\0,{"b":2}',
+        b'{"a":1}]}\0',
+        b'{"a":[{"b":1}',
+        b'{"a":"x',
+        b'{"a":NaN}',
+        b'{"a":Infinity},{"a":1.5}',
+        b'{"a":[1,-Infinity]}',
+        b'{"a":1,"a":1}',
+        b'{"a":{"b":1,"b":2}}',
+        b"null",
+        b'{"a":1},null',
+        b'null,{"a":1}',
+        b"[1]",
+        b"1",
+        b'{"a":1},',
+        b'{"a":1} {"a":2}',
+    ],
+)
+def test_a_text_that_needs_judging_is_left_to_the_exact_reader(piece: bytes) -> None:
+    with pytest.raises(Uncertain):
+        decode_compiled(piece)
+
+
+def test_a_field_that_a_hint_calls_text_has_no_type_where_it_is_null() -> None:
+    batch, _ = decode_compiled(b'{"a":null,"b":1},{"b":2}', frozenset({("a",), ("c", "[]")}))
+    assert batch.schema.field("a").type.equals(pa.null())
+    assert batch.schema.field("c").type.equals(pa.null())
+
+
+@pytest.mark.parametrize(
+    "items",
+    ['null,"x"', "null,1", "null,null,1.5", 'null,{"b":1}', "null,[1]", '{"b":null},{"b":1}'],
+)
+def test_a_list_that_begins_with_null_keeps_it(items: str) -> None:
+    piece = f'{{"a":[{items}],"b":{{"c":[[{items}],null]}}}},{{"a":[]}}'.encode()
+    batch, _ = decode_compiled(piece)
+    assert same_bits(batch, decode_exactly(piece)[0])
+
+
+@pytest.mark.parametrize("text", ["2018-02-01", "2018-02-01T10:00:00Z", "2018-02-01 10:00"])
+@pytest.mark.parametrize("shape", ['"%s"', '["%s",null]', '{"x":"%s"}', '[{"x":["%s"]}]'])
+def test_text_that_looks_like_a_date_stays_text(text: str, shape: str) -> None:
+    piece = f'{{"a":{shape % text}}},{{"a":null}}'.encode()
+    batch, learned = decode_compiled(piece)
+    assert same_bits(batch, decode_exactly(piece)[0])
+    assert len(learned) == 1
+    again, more = decode_compiled(piece, learned)
+    assert same_bits(again, batch)
+    assert not more
+
+
+@given(st.binary(max_size=40))
+@example(b'{"a":"\xff"}')
+@example(b'{"\xed\xa0\x80":1}')
+def test_bytes_that_are_not_utf_8_are_refused(data: bytes) -> None:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        with pytest.raises(NotDocuments):
+            check_utf8(data)
+    else:
+        check_utf8(data)
