@@ -1,0 +1,874 @@
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from connectome_dagster.errors import (
+    ConfigurationError,
+    ConnectomeError,
+    DuplicateKeys,
+    EncodeError,
+    NoMatch,
+    OutcomeUnknown,
+    PayloadTooLarge,
+    QueryError,
+    ReadInterrupted,
+    RequestRejected,
+    ServiceUnavailable,
+)
+from connectome_dagster.transfer.collection import Collection
+from tests.api.scripted import (
+    Request,
+    ScriptedServer,
+    Step,
+    answer,
+    cut,
+    hang_up,
+    reset,
+    serving,
+    stall,
+    unused_port,
+)
+from tests.transfer.conftest import WRITE_SECRET, Local, Open
+from tests.transfer.faults import applied_then, by_verb, forward, once, verb_of, when
+
+ROWS = [{"sku": n, "name": f"thing {n}", "price": n / 4} for n in range(25)]
+DONE = answer(body=b'{"inserted":1}')
+
+
+class Stream:
+    """Speaks the Arrow stream protocol and can be read once."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._reader = table.to_reader(max_chunksize=7)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._reader.__arrow_c_stream__(requested_schema)
+
+
+class Frame:
+    """Speaks the Arrow stream protocol as a frame in memory does."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
+TABLE = pa.Table.from_pylist(ROWS)
+FRAMES: dict[str, Callable[[], Any]] = {
+    "pandas": lambda: pd.DataFrame(ROWS),
+    "pandas-indexed": lambda: pd.DataFrame(ROWS).set_index("sku"),
+    "table": lambda: TABLE,
+    "batch": lambda: TABLE.combine_chunks().to_batches()[0],
+    "reader": lambda: TABLE.to_reader(max_chunksize=7),
+    "stream": lambda: Stream(TABLE),
+    "frame": lambda: Frame(TABLE),
+    "list": lambda: ROWS,
+    "generator": lambda: (row for row in ROWS),
+    "batches": lambda: iter(TABLE.to_batches(max_chunksize=6)),
+    "mixed": lambda: [TABLE.slice(0, 5), *ROWS[5:9], pd.DataFrame(ROWS[9:])],
+    "readers": lambda: [TABLE.slice(0, 20).to_reader(), Stream(TABLE.slice(20))],
+}
+every_frame = pytest.mark.parametrize("make", FRAMES.values(), ids=FRAMES.keys())
+
+# What may stand in place of an answer when nobody knows what became of the request.
+DOUBTS: dict[str, Step] = {
+    "reset": reset,
+    "hang up": hang_up,
+    "500": answer(500, b"oops"),
+    "502": answer(502, b"<html>bad gateway</html>", content_type="text/html"),
+    "503": answer(503, Retry_After=0),
+    "cut": cut(b'{"inserted"'),
+    "page": answer(200, b"<html>Log in</html>", content_type="text/html"),
+    "stall": stall,
+}
+every_doubt = pytest.mark.parametrize("doubt", DOUBTS.values(), ids=DOUBTS.keys())
+
+
+def canonical(documents: Iterable[dict[str, Any]]) -> Counter[str]:
+    return Counter(json.dumps(document, sort_keys=True) for document in documents)
+
+
+def sent(server: ScriptedServer, verb: str = "batchwrite") -> list[list[dict[str, Any]]]:
+    return [json.loads(each.body) for each in server.requests if verb_of(each) == verb]
+
+
+class Gauge:
+    """Counts the requests that are being served at a time, and waits until there are enough."""
+
+    def __init__(self, wanted: int) -> None:
+        self.most = 0
+        self._now = 0
+        self._lock = threading.Lock()
+        self._together = threading.Barrier(wanted)
+
+    def __call__(self, connection: socket.socket, request: Request, over: threading.Event) -> bool:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        self._together.wait(10)
+        with self._lock:
+            self._now -= 1
+        return DONE(connection, request, over)
+
+
+COLUMNS: dict[str, tuple[pa.DataType, st.SearchStrategy[Any]]] = {
+    "i": (pa.int64(), st.integers(-(2**63), 2**63 - 1)),
+    "f": (pa.float64(), st.floats(allow_nan=False, allow_infinity=False)),
+    "s": (pa.string(), st.text(st.characters(exclude_categories=["Cs"]), max_size=5)),
+    "l": (pa.list_(pa.bool_()), st.lists(st.none() | st.booleans(), max_size=3)),
+    "o": (
+        pa.struct([("p", pa.int64())]),
+        st.fixed_dictionaries({"p": st.none() | st.integers(0, 9)}),
+    ),
+}
+
+
+class TestAppend:
+    @every_frame
+    def test_every_kind_of_frame_arrives(self, local: Local, make: Callable[[], Any]) -> None:
+        things = local.collection()
+        report = things.append(make())
+        assert canonical(local.documents(things)) == canonical(ROWS)
+        assert (report.operation, report.collection) == ("append", things.id)
+        assert (report.rows, report.inserted) == (25, 25)
+        assert report.batches == report.requests >= 3
+        assert (report.updated, report.deleted, report.load, report.retries) == (None,) * 3 + (0,)
+        assert report.guarantee == "at_least_once"
+        assert report.seconds > 0
+
+    def test_documents_of_a_collection_are_a_frame(self, local: Local) -> None:
+        old = local.collection(ROWS)
+        new = local.collection()
+        new.append(old.find(project={"_id": 0}))
+        assert canonical(local.documents(new)) == canonical(ROWS)
+
+    def test_a_read_that_breaks_while_it_is_written_stays_a_read_that_broke(
+        self, local: Local, open_collection: Open
+    ) -> None:
+        new = local.collection()
+        with serving(cut(json.dumps(ROWS).encode()[:-9])) as server:
+            with pytest.raises(ReadInterrupted, match="of collection 'movies'"):
+                new.append(open_collection(server.base_url).find())
+
+    @pytest.mark.parametrize(
+        "make", [list, pd.DataFrame, lambda: TABLE.slice(0, 0), lambda: iter([])]
+    )
+    def test_no_rows_send_nothing(self, open_collection: Open, make: Callable[[], Any]) -> None:
+        with serving(DONE) as server:
+            report = open_collection(server.base_url).append(make())
+            assert (report.rows, report.inserted, report.batches, report.requests) == (0,) * 4
+            assert server.requests == []
+
+    def test_batches_are_bounded_by_rows(self, open_collection: Open) -> None:
+        with serving(DONE) as server:
+            report = open_collection(server.base_url, batch_rows=10, concurrency=1).append(ROWS)
+            assert [len(batch) for batch in sent(server)] == [10, 10, 5]
+            assert [row for batch in sent(server) for row in batch] == ROWS
+            assert report.batches == 3
+            assert report.bytes_sent == sum(len(each.body) for each in server.requests)
+
+    def test_batches_are_bounded_by_bytes_and_a_large_document_travels_alone(
+        self, open_collection: Open
+    ) -> None:
+        rows = [{"t": "x" * size} for size in (10, 10, 10, 500, 10, 10)]
+        with serving(DONE) as server:
+            open_collection(server.base_url, batch_bytes=60, concurrency=1).append(rows)
+            assert [len(batch) for batch in sent(server)] == [3, 1, 2]
+            assert all(len(each.body) <= 60 for each in server.requests if len(each.body) < 500)
+
+    def test_as_many_requests_as_allowed_are_in_flight_and_never_more(
+        self, open_collection: Open
+    ) -> None:
+        gauge = Gauge(4)
+        with serving(gauge) as server:
+            open_collection(server.base_url, concurrency=4, batch_rows=1).append(ROWS[:24])
+            assert len(server.requests) == 24
+        assert gauge.most == 4
+
+    def test_a_stream_is_read_no_further_than_it_is_sent(self, open_collection: Open) -> None:
+        taken = 0
+
+        def endless() -> Iterator[dict[str, Any]]:
+            nonlocal taken
+            while True:
+                taken += 1
+                yield {"n": taken}
+
+        with serving(answer(400, b"full")) as server:
+            with pytest.raises(RequestRejected):
+                open_collection(server.base_url, concurrency=2, batch_rows=5).append(endless())
+        assert taken < 200
+
+    def test_429_is_sent_again_and_counted(self, open_collection: Open) -> None:
+        with serving(answer(429, Retry_After=1), DONE) as server:
+            report = open_collection(server.base_url).append(ROWS[:3])
+            assert (report.requests, report.retries, report.batches) == (2, 1, 1)
+            assert len(server.requests) == 2
+
+    @every_doubt
+    def test_a_batch_of_unknown_outcome_is_sent_once_and_its_rows_are_named(
+        self, local: Local, doubt: Step
+    ) -> None:
+        base = local.server.base_url
+        with serving(applied_then(base, doubt)) as server:
+            things = local.collection(
+                through=server.base_url, concurrency=1, batch_rows=10, read_timeout=0.3
+            )
+            with pytest.raises(OutcomeUnknown, match="rows 0 to 9") as caught:
+                things.append(ROWS)
+            assert len(server.requests) == 1
+        assert "0 rows had been acknowledged" in str(caught.value)
+        assert local.server.write_credential not in repr(caught.value)
+        assert canonical(local.documents(things)) == canonical(ROWS[:10])
+
+    def test_all_rows_in_doubt_are_named(self, open_collection: Open) -> None:
+        together = threading.Barrier(3)
+
+        def lost(connection: socket.socket, request: Request, over: threading.Event) -> bool:
+            together.wait(10)
+            return reset(connection, request, over)
+
+        with serving(lost) as server:
+            with pytest.raises(OutcomeUnknown) as caught:
+                open_collection(server.base_url, concurrency=3, batch_rows=5).append(ROWS)
+            assert len(server.requests) == 3
+        for shown in ("rows 0 to 4", "rows 5 to 9", "rows 10 to 14"):
+            assert shown in str(caught.value)
+
+    def test_a_refused_batch_in_the_middle_is_named_and_what_landed_is_counted(
+        self, open_collection: Open
+    ) -> None:
+        with serving(DONE, answer(400, b'{"error":"bad batch"}')) as server:
+            with pytest.raises(RequestRejected) as caught:
+                open_collection(server.base_url, concurrency=1, batch_rows=10).append(ROWS)
+            assert len(server.requests) == 2
+        assert "rows 10 to 19 of what was handed in. 10 rows had been acknowledged" in str(
+            caught.value
+        )
+        assert "bad batch" in str(caught.value)
+
+    def test_a_doubt_is_reported_before_a_refusal(self, open_collection: Open) -> None:
+        together = threading.Barrier(2)
+
+        def either(connection: socket.socket, request: Request, over: threading.Event) -> bool:
+            together.wait(10)
+            doubtful = b'"sku":0' in request.body
+            return (reset if doubtful else answer(400))(connection, request, over)
+
+        with serving(either) as server:
+            with pytest.raises(OutcomeUnknown) as caught:
+                open_collection(server.base_url, concurrency=2, batch_rows=1).append(ROWS)
+        assert "This was row 0 of" in str(caught.value)
+        assert "row 1 failed as well" in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "wrong", [LookupError("the source is gone"), EncodeError("not to be said")]
+    )
+    def test_a_doubt_is_not_lost_when_the_frame_itself_fails(
+        self, open_collection: Open, wrong: Exception
+    ) -> None:
+        def batches() -> Iterator[pa.RecordBatch]:
+            yield pa.RecordBatch.from_pylist(ROWS[:2])
+            raise wrong
+
+        with serving(reset) as server:
+            with pytest.raises(OutcomeUnknown, match="This was row 0 of"):
+                open_collection(server.base_url, batch_rows=1).append(batches())
+        with serving(DONE) as server:
+            with pytest.raises(type(wrong), match=str(wrong)):
+                open_collection(server.base_url, batch_rows=1).append(batches())
+            assert sent(server) == [[ROWS[0]]]
+
+    def test_a_value_that_json_cannot_say_tells_what_was_sent_before(
+        self, open_collection: Open
+    ) -> None:
+        rows = [*({"v": 1.0} for _ in range(150)), {"v": float("inf")}]
+        with serving(DONE) as server:
+            with pytest.raises(EncodeError, match="row 150") as caught:
+                open_collection(server.base_url, batch_rows=10).append(rows)
+        assert caught.value.row == 150
+        assert "0 rows had been acknowledged" in str(caught.value)
+        assert f"{10 * len(server.requests)} rows had been" in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "frame",
+        [
+            [{"a": 1, "_dagster": {}}],
+            pd.DataFrame({"_dagster": [1]}),
+            pa.table({"a": [1], "_dagster": ["x"]}),
+        ],
+    )
+    def test_the_reserved_field_is_refused(self, open_collection: Open, frame: Any) -> None:
+        with serving(DONE) as server:
+            with pytest.raises(EncodeError, match="the field '_dagster' is kept"):
+                open_collection(server.base_url).append(frame)
+            assert server.requests == []
+
+    @pytest.mark.parametrize(
+        "frame", [5, "text", b"bytes", {"a": 1}, [5], ["x"], [[{"a": 1}]], pa.array([1]),
+                  pa.chunked_array([[1]]), pd.Series([1])],
+    )  # fmt: skip
+    def test_what_is_no_frame_is_told_before_anything_is_sent(
+        self, open_collection: Open, frame: Any
+    ) -> None:
+        with serving(DONE) as server:
+            with pytest.raises(ConfigurationError, match=r"frame|neither a dict"):
+                open_collection(server.base_url).append(frame)
+            assert server.requests == []
+
+    def test_rows_without_columns_are_not_dropped_in_silence(self, open_collection: Open) -> None:
+        with serving(DONE) as server:
+            with pytest.raises(EncodeError, match="3 rows and no columns"):
+                open_collection(server.base_url).append(pd.DataFrame(index=[0, 1, 2]))
+            assert server.requests == []
+
+    def test_a_service_that_is_down_is_unavailable_and_nothing_happened(
+        self, open_collection: Open
+    ) -> None:
+        things = open_collection(f"http://127.0.0.1:{unused_port()}", max_attempts=2)
+        with pytest.raises(ServiceUnavailable, match="rows 0 to 9"):
+            things.append(ROWS)
+
+    def test_a_missing_write_credential_is_told_before_the_frame_is_read(
+        self, open_collection: Open
+    ) -> None:
+        with serving(DONE) as server:
+            things = open_collection(server.base_url, write=None)
+            with pytest.raises(ConfigurationError, match="needs a write credential"):
+                things.append(iter([5]))
+            assert server.requests == []
+
+    def test_no_credential_is_in_a_refusal_that_repeats_it(self, open_collection: Open) -> None:
+        with serving(answer(400, lambda request: request.target.encode())) as server:
+            with pytest.raises(RequestRejected) as caught:
+                open_collection(server.base_url).append(ROWS)
+        assert WRITE_SECRET not in str(caught.value) + repr(caught.value) + str(vars(caught.value))
+
+    @pytest.mark.parametrize("status", [413])
+    def test_a_batch_that_is_too_large_says_so(self, open_collection: Open, status: int) -> None:
+        with serving(answer(status)) as server:
+            with pytest.raises(PayloadTooLarge, match="send less at once"):
+                open_collection(server.base_url).append(ROWS)
+
+    plain = st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**63), 2**63 - 1)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+        lambda below: (
+            st.lists(below, max_size=3)
+            | st.dictionaries(st.sampled_from(["x", "y", 'q"', "é"]), below, max_size=3)
+        ),
+        max_leaves=8,
+    )
+
+    @given(
+        documents=st.lists(
+            st.dictionaries(st.sampled_from(["a", "b", "c c", "ü"]), plain, max_size=4), max_size=12
+        ),
+        batch_rows=st.integers(1, 5),
+    )
+    @settings(
+        max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    def test_documents_in_are_documents_there(
+        self, local: Local, documents: list[dict[str, Any]], batch_rows: int
+    ) -> None:
+        things = local.collection(batch_rows=batch_rows)
+        assert things.append(documents).inserted == len(documents)
+        assert canonical(local.documents(things)) == canonical(documents)
+        assert canonical(things.find(project={"_id": 0}).to_pylist()) == canonical(documents)
+
+    columns = st.integers(0, 9).flatmap(
+        lambda rows: st.fixed_dictionaries(
+            {
+                name: st.lists(st.none() | values, min_size=rows, max_size=rows)
+                for name, (_, values) in COLUMNS.items()
+            }
+        )
+    )
+
+    @given(columns=columns, batch_rows=st.integers(1, 5), chunk=st.integers(1, 4))
+    @settings(
+        max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    def test_rows_in_are_documents_there(
+        self, local: Local, columns: dict[str, list[Any]], batch_rows: int, chunk: int
+    ) -> None:
+        table = pa.table(
+            {name: pa.array(columns[name], type_) for name, (type_, _) in COLUMNS.items()}
+        )
+        things = local.collection(batch_rows=batch_rows)
+        report = things.append(table.to_reader(max_chunksize=chunk))
+        assert report.inserted == table.num_rows
+        assert canonical(local.documents(things)) == canonical(table.to_pylist())
+
+
+class TestUpsert:
+    @every_frame
+    def test_every_kind_of_frame_arrives_once_per_key(
+        self, local: Local, make: Callable[[], Any]
+    ) -> None:
+        things = local.collection([{"sku": 3, "name": "old", "kept": True}, {"sku": 99}])
+        report = things.upsert(make(), on=["sku"])
+        expected = [{**row, **({"kept": True} if row["sku"] == 3 else {})} for row in ROWS]
+        assert canonical(local.documents(things)) == canonical([*expected, {"sku": 99}])
+        assert (report.operation, report.rows, report.requests) == ("upsert", 25, 25)
+        assert (report.inserted, report.updated) == (None, None)
+        things.upsert(make(), on=["sku"])
+        assert len(local.documents(things)) == 26
+
+    def test_several_columns_make_a_key(self, local: Local) -> None:
+        rows = [{"day": d, "place": p, "n": 1} for d in ("mon", "tue") for p in ("a", "b")]
+        things = local.collection()
+        things.upsert(rows, on=["day", "place"])
+        things.upsert([{**row, "n": 2} for row in rows[:2]], on=["day", "place"])
+        assert [row["n"] for row in local.documents(things)] == [2, 2, 1, 1]
+
+    def test_the_page_s_body_is_sent(self, open_collection: Open) -> None:
+        with serving(DONE) as server:
+            open_collection(server.base_url).upsert([{"sku": 1, "n": None}], on=["sku"])
+            (request,) = server.requests
+        assert request.method == "POST"
+        assert json.loads(request.body) == {
+            "search query": {"sku": 1},
+            "data": {"sku": 1, "n": None},
+            "upsert": True,
+        }
+
+    def test_as_many_requests_as_allowed_are_in_flight_and_never_more(
+        self, open_collection: Open
+    ) -> None:
+        gauge = Gauge(4)
+        with serving(gauge) as server:
+            open_collection(server.base_url, concurrency=4).upsert(ROWS[:24], on=["sku"])
+        assert gauge.most == 4
+
+    REFUSED: tuple[tuple[list[dict[str, Any]], type[ConnectomeError], str], ...] = (
+        ([{"k": 1}, {"k": 2}, {"k": 1}], DuplicateKeys, "row 2"),
+        ([{"k": 1}, {"k": None}], EncodeError, "row 1"),
+        ([{"k": 1.5}, {"k": float("nan")}], EncodeError, "row 1"),
+    )
+
+    @pytest.mark.parametrize(("rows", "kind", "where"), REFUSED)
+    @pytest.mark.parametrize(
+        "frame_of", [list, pa.Table.from_pylist, pd.DataFrame,
+                     lambda rows: Frame(pa.Table.from_pylist(rows)),
+                     lambda rows: [rows[0], pa.RecordBatch.from_pylist(rows[1:])]],
+        ids=["list", "table", "pandas", "frame", "mixed"],
+    )  # fmt: skip
+    def test_a_key_that_names_no_document_is_refused_before_anything_is_sent(
+        self,
+        open_collection: Open,
+        rows: list[dict[str, Any]],
+        kind: type[ConnectomeError],
+        where: str,
+        frame_of: Callable[[Any], Any],
+    ) -> None:
+        with serving(DONE) as server:
+            with pytest.raises(kind, match=where):
+                open_collection(server.base_url).upsert(frame_of(rows), on=["k"])
+            assert server.requests == []
+
+    @pytest.mark.parametrize(
+        "second", [{"k": 1.0}, {"k": pd.Series([1], dtype="Int8")[0]},
+                   pa.RecordBatch.from_pylist([{"k": 1.0}]),
+                   pd.DataFrame({"k": [1]}, dtype="float32")],
+    )  # fmt: skip
+    def test_one_and_one_point_nought_are_one_key(self, open_collection: Open, second: Any) -> None:
+        with serving(DONE) as server:
+            with pytest.raises(DuplicateKeys):
+                open_collection(server.base_url).upsert([{"k": 1}, second], on=["k"])
+            assert server.requests == []
+
+    def test_a_stream_with_a_late_duplicate_is_found_while_it_is_sent(
+        self, open_collection: Open
+    ) -> None:
+        with serving(DONE) as server:
+            with pytest.raises(DuplicateKeys, match="25 rows had been acknowledged"):
+                open_collection(server.base_url).upsert(
+                    iter([TABLE.to_batches()[0], {"sku": 3}]), on=["sku"]
+                )
+            assert len(server.requests) == 25
+
+    @pytest.mark.parametrize(
+        ("frame", "on"),
+        [
+            ([{"a": 1}], ["b"]),
+            (pa.table({"a": [1]}), ["b"]),
+            ([{"a": 1}], []),
+            ([{"a": 1}], "a"),
+            ([{"a": 1, "b.c": 2}], ["a"]),
+            ([{"a": 1, "$set": 2}], ["a"]),
+            (pa.table({"a": [1], "b.c": [1]}), ["a"]),
+        ],
+    )
+    def test_columns_that_cannot_be_meant_are_refused(
+        self, open_collection: Open, frame: Any, on: Any
+    ) -> None:
+        with serving(DONE) as server:
+            with pytest.raises(ConfigurationError):
+                open_collection(server.base_url).upsert(frame, on=on)
+            assert server.requests == []
+
+    @every_doubt
+    def test_what_landed_is_not_sent_again(self, local: Local, doubt: Step) -> None:
+        base = local.server.base_url
+        update = once(applied_then(base, doubt), forward(base))
+        with serving(by_verb(forward(base), updatewithupsert=update)) as server:
+            things = local.collection(through=server.base_url, concurrency=1, read_timeout=0.3)
+            report = things.upsert(ROWS[:3], on=["sku"])
+            assert Counter(map(verb_of, server.requests)) == {
+                "updatewithupsert": 3,
+                "readwithquery": 1,
+            }
+        assert canonical(local.documents(things)) == canonical(ROWS[:3])
+        assert (report.rows, report.requests, report.retries) == (3, 4, 0)
+
+    @every_doubt
+    def test_what_did_not_land_is_sent_again(self, local: Local, doubt: Step) -> None:
+        base = local.server.base_url
+        with serving(by_verb(forward(base), updatewithupsert=once(doubt, forward(base)))) as server:
+            things = local.collection(through=server.base_url, concurrency=1, read_timeout=0.3)
+            report = things.upsert(ROWS[:3], on=["sku"])
+            assert Counter(map(verb_of, server.requests)) == {
+                "updatewithupsert": 4,
+                "readwithquery": 1,
+            }
+        assert canonical(local.documents(things)) == canonical(ROWS[:3])
+        assert (report.rows, report.requests, report.retries) == (3, 5, 1)
+
+    @pytest.mark.parametrize(
+        ("old", "new"), [(1, True), ([0], [False]), ({"a": 1}, {"a": True}), ({}, {"a": None})]
+    )
+    def test_a_document_with_other_values_has_not_landed(
+        self, local: Local, old: Any, new: Any
+    ) -> None:
+        base = local.server.base_url
+        with serving(by_verb(forward(base), updatewithupsert=once(reset, forward(base)))) as server:
+            things = local.collection([{"sku": 1, "v": old}], through=server.base_url)
+            things.upsert([{"sku": 1, "v": new}], on=["sku"])
+        assert [repr(row["v"]) for row in local.documents(things)] == [repr(new)]
+
+    def test_a_doubt_that_stays_names_the_row_and_its_key(self, local: Local) -> None:
+        base = local.server.base_url
+        with serving(by_verb(forward(base), updatewithupsert=reset)) as server:
+            things = local.collection(through=server.base_url, concurrency=1)
+            with pytest.raises(OutcomeUnknown, match="This was row 0 of") as caught:
+                things.upsert(ROWS, on=["sku", "name"])
+        assert caught.value.keys == ((0, "thing 0"),)
+
+    @pytest.mark.parametrize(
+        "refusal", [answer(503, Retry_After=0), answer(401), answer(404), hang_up]
+    )
+    def test_a_doubt_stays_a_doubt_when_it_cannot_be_read_back(
+        self, open_collection: Open, refusal: Step
+    ) -> None:
+        with serving(by_verb(refusal, updatewithupsert=reset)) as server:
+            with pytest.raises(OutcomeUnknown, match="Reading the key back failed too") as caught:
+                open_collection(server.base_url, max_attempts=2).upsert(ROWS[:1], on=["sku"])
+        assert caught.value.keys == ((0,),)
+
+    def test_and_when_there_is_no_credential_to_read_with(self, open_collection: Open) -> None:
+        with serving(reset) as server:
+            with pytest.raises(OutcomeUnknown, match="no read credential to look with"):
+                open_collection(server.base_url, read=None).upsert(ROWS[:1], on=["sku"])
+            assert len(server.requests) == 1
+
+    def test_a_key_that_several_documents_have_is_told(self, local: Local) -> None:
+        base = local.server.base_url
+        with serving(by_verb(forward(base), updatewithupsert=reset)) as server:
+            things = local.collection([{"sku": 1}, {"sku": 1}], through=server.base_url)
+            with pytest.raises(DuplicateKeys, match="several documents have the key") as caught:
+                things.upsert([{"sku": 1}], on=["sku"])
+        assert caught.value.keys == ((1,),)
+
+    def test_reading_back_finds_the_documents_of_a_wrapped_response(
+        self, open_collection: Open
+    ) -> None:
+        found = answer(body=b'{"warnings":[],"data":[{"_id":"x","sku":1}]}')
+        with serving(by_verb(found, updatewithupsert=reset)) as server:
+            things = open_collection(server.base_url, response_path="data")
+            assert things.upsert([{"sku": 1}], on=["sku"]).rows == 1
+
+    def test_the_reserved_field_is_refused(self, open_collection: Open) -> None:
+        with serving(DONE) as server:
+            with pytest.raises(EncodeError, match="_dagster"):
+                open_collection(server.base_url).upsert([{"a": 1, "_dagster": 2}], on=["a"])
+            assert server.requests == []
+
+
+OLD = [{"day": "mon", "n": n} for n in range(5)]
+OTHER = [{"day": "tue", "n": 0}]
+NEW = [{"day": "mon", "n": n} for n in range(100, 125)]
+MONDAY = {"day": "mon"}
+
+
+class TestReplace:
+    @every_frame
+    def test_every_kind_of_frame_takes_the_place_of_what_was_found(
+        self, local: Local, make: Callable[[], Any]
+    ) -> None:
+        things = local.collection([{"sku": 1}, {"other": 1}])
+        report = things.replace(make(), where={"sku": {"$exists": True}})
+        assert canonical(local.documents(things)) == canonical([*ROWS, {"other": 1}])
+        assert (report.operation, report.rows, report.inserted) == ("replace", 25, 25)
+        assert report.deleted is None
+        assert report.requests == report.batches + 2
+        loads = {each.get("_dagster", {}).get("load") for each in local.server.documents(things.id)}
+        assert loads == {None, report.load}
+
+    def test_the_new_are_inserted_and_counted_before_the_old_are_deleted(
+        self, local: Local
+    ) -> None:
+        with serving(forward(local.server.base_url)) as server:
+            things = local.collection([*OLD, *OTHER], through=server.base_url, concurrency=1)
+            things.replace(NEW, where=MONDAY)
+            assert list(map(verb_of, server.requests)) == [
+                *["batchwrite"] * 3,
+                "readwithquery",
+                "batchdelete",
+            ]
+            assert server.requests[-1].method == "DELETE"
+        assert canonical(local.documents(things)) == canonical([*NEW, *OTHER])
+
+    def test_running_it_again_changes_nothing_but_the_load(self, local: Local) -> None:
+        things = local.collection([*OLD, *OTHER])
+        first = things.replace(NEW, where=MONDAY)
+        second = things.replace(NEW, where=MONDAY)
+        assert first.load != second.load
+        assert canonical(local.documents(things)) == canonical([*NEW, *OTHER])
+
+    @pytest.mark.parametrize("fault", [*DOUBTS.values(), answer(400, b"no")], ids=[*DOUBTS, "400"])
+    @pytest.mark.parametrize("applied", [True, False])
+    @pytest.mark.parametrize("at", [0, 1, 2])
+    def test_a_failing_insert_deletes_nothing_and_running_again_repairs(
+        self, local: Local, fault: Step, applied: bool, at: int
+    ) -> None:
+        base = local.server.base_url
+        broken = applied_then(base, fault) if applied else fault
+        with serving(*[forward(base)] * at, broken) as server:
+            things = local.collection(
+                [*OLD, *OTHER], through=server.base_url, concurrency=1, read_timeout=0.3
+            )
+            with pytest.raises(ConnectomeError) as caught:
+                things.replace(NEW, where=MONDAY)
+            assert "batchdelete" not in map(verb_of, server.requests)
+            assert len(server.requests) == at + 1
+        if at or isinstance(caught.value, OutcomeUnknown):
+            assert "Nothing was deleted" in str(caught.value)
+        assert f"rows {10 * at} to" in str(caught.value)
+        there = canonical(local.documents(things))
+        assert there >= canonical([*OLD, *OTHER])
+        local.again(things).replace(NEW, where=MONDAY)
+        assert canonical(local.documents(things)) == canonical([*NEW, *OTHER])
+
+    @pytest.mark.parametrize("fault", [reset, answer(503), answer(401), cut(b'[{"_id":"x"}')])
+    def test_a_failing_count_deletes_nothing_and_running_again_repairs(
+        self, local: Local, fault: Step
+    ) -> None:
+        base = local.server.base_url
+        with serving(by_verb(forward(base), readwithquery=fault)) as server:
+            things = local.collection([*OLD, *OTHER], through=server.base_url, max_attempts=2)
+            with pytest.raises(ConnectomeError, match="Nothing was deleted"):
+                things.replace(NEW, where=MONDAY)
+            assert "batchdelete" not in map(verb_of, server.requests)
+        assert canonical(local.documents(things)) == canonical([*OLD, *NEW, *OTHER])
+        local.again(things).replace(NEW, where=MONDAY)
+        assert canonical(local.documents(things)) == canonical([*NEW, *OTHER])
+
+    def test_a_count_that_is_not_right_deletes_nothing(self, local: Local) -> None:
+        base = local.server.base_url
+        swallowed = when(lambda request: b'"n":124' in request.body, DONE, forward(base))
+        with serving(by_verb(forward(base), batchwrite=swallowed)) as server:
+            things = local.collection([*OLD, *OTHER], through=server.base_url)
+            with pytest.raises(OutcomeUnknown, match=r"25 documents were ackn.*20 were") as caught:
+                things.replace(NEW, where=MONDAY)
+            assert "batchdelete" not in map(verb_of, server.requests)
+        assert caught.value.load
+        assert "Nothing was deleted" in str(caught.value)
+        assert canonical(local.documents(things)) >= canonical([*OLD, *OTHER])
+        local.again(things).replace(NEW, where=MONDAY)
+        assert canonical(local.documents(things)) == canonical([*NEW, *OTHER])
+
+    @pytest.mark.parametrize("applied", [True, False])
+    def test_a_delete_of_unknown_outcome_is_repaired_by_running_again(
+        self, local: Local, applied: bool
+    ) -> None:
+        base = local.server.base_url
+        fault = applied_then(base, reset) if applied else reset
+        with serving(by_verb(forward(base), batchdelete=fault)) as server:
+            things = local.collection([*OLD, *OTHER], through=server.base_url, max_attempts=2)
+            with pytest.raises(OutcomeUnknown, match="All new documents are there"):
+                things.replace(NEW, where=MONDAY)
+        assert canonical(local.documents(things)) >= canonical([*NEW, *OTHER])
+        local.again(things).replace(NEW, where=MONDAY)
+        assert canonical(local.documents(things)) == canonical([*NEW, *OTHER])
+
+    def test_a_delete_that_was_lost_once_is_sent_again(self, local: Local) -> None:
+        base = local.server.base_url
+        with serving(by_verb(forward(base), batchdelete=once(reset, forward(base)))) as server:
+            things = local.collection([*OLD, *OTHER], through=server.base_url)
+            report = things.replace(NEW, where=MONDAY)
+            assert report.retries == 1
+            assert report.requests == len(server.requests)
+        assert canonical(local.documents(things)) == canonical([*NEW, *OTHER])
+
+    def test_a_frame_that_fails_midway_deletes_nothing(self, local: Local) -> None:
+        things = local.collection(OLD, batch_rows=2)
+        rows = [*NEW, *NEW, *NEW, {"day": "mon", "n": float("inf")}]
+        with pytest.raises(EncodeError, match=r"row 75.*Nothing was deleted"):
+            things.replace(rows, where=MONDAY)
+        assert canonical(local.documents(things)) >= canonical(OLD)
+        things.replace(NEW, where=MONDAY)
+        assert canonical(local.documents(things)) == canonical(NEW)
+
+    def test_a_wrapped_response_is_counted_where_it_says(self, open_collection: Open) -> None:
+        found = answer(body=b'{"warnings":[],"data":[{"_id":"x"}]}')
+        with serving(by_verb(DONE, readwithquery=found)) as server:
+            things = open_collection(server.base_url, response_path="data")
+            assert things.replace([{"n": 1}], where={"n": 1}).rows == 1
+
+    @pytest.mark.parametrize(
+        "make", [list, pd.DataFrame, lambda: TABLE.slice(0, 0), lambda: iter([])]
+    )
+    def test_an_empty_frame_is_refused_unless_deleting_is_meant(
+        self, local: Local, make: Callable[[], Any]
+    ) -> None:
+        with serving(forward(local.server.base_url)) as server:
+            things = local.collection([*OLD, *OTHER], through=server.base_url)
+            with pytest.raises(ConfigurationError, match="pass empty='delete'"):
+                things.replace(make(), where=MONDAY)
+            assert server.requests == []
+            report = things.replace(make(), where=MONDAY, empty="delete")
+        assert (report.rows, report.requests) == (0, 1)
+        assert local.documents(things) == OTHER
+
+    def test_everything_is_replaced_only_when_asked_for(self, local: Local) -> None:
+        things = local.collection([*OLD, *OTHER])
+        with pytest.raises(ConfigurationError, match="everything=True"):
+            things.replace(NEW, where={})
+        assert canonical(local.documents(things)) == canonical([*OLD, *OTHER])
+        things.replace(NEW, where={}, everything=True)
+        assert canonical(local.documents(things)) == canonical(NEW)
+
+    @pytest.mark.parametrize(
+        ("where", "options"),
+        [(MONDAY, {"everything": True}), (None, {}), ("day", {}), ([], {"everything": True}),
+         ({}, {"everything": 1}), (MONDAY, {"empty": "keep"}), (MONDAY, {"empty": True})],
+    )  # fmt: skip
+    def test_what_cannot_be_meant_is_refused_before_anything_is_sent(
+        self, open_collection: Open, where: Any, options: dict[str, Any]
+    ) -> None:
+        with serving(DONE) as server:
+            with pytest.raises(ConfigurationError):
+                open_collection(server.base_url).replace(NEW, where, **options)
+            assert server.requests == []
+
+    @pytest.mark.parametrize("missing", ["read", "write"])
+    def test_both_credentials_are_needed_before_anything_is_sent(
+        self, open_collection: Open, missing: str
+    ) -> None:
+        with serving(DONE) as server:
+            with pytest.raises(ConfigurationError, match=f"needs a {missing} credential"):
+                open_collection(server.base_url, **{missing: None}).replace(NEW, where=MONDAY)
+            assert server.requests == []
+
+    def test_readers_do_not_see_the_mark(self, local: Local) -> None:
+        things = local.collection(OLD)
+        things.replace(NEW, where=MONDAY)
+        assert canonical(things.find(project={"_id": 0}).to_pylist()) == canonical(NEW)
+
+    def test_the_reserved_field_is_refused(self, open_collection: Open) -> None:
+        with serving(DONE) as server:
+            with pytest.raises(EncodeError, match="_dagster"):
+                open_collection(server.base_url).replace([{"_dagster": 1}], where=MONDAY)
+            assert server.requests == []
+
+
+class TestSingleCalls:
+    def test_insert_adds_one_document(self, local: Local) -> None:
+        things = local.collection()
+        report = things.insert({"a": {"b": [1, None]}})
+        assert local.documents(things) == [{"a": {"b": [1, None]}}]
+        assert (report.operation, report.rows, report.inserted, report.batches) == (
+            "insert",
+            1,
+            1,
+            1,
+        )
+
+    @every_doubt
+    def test_an_insert_of_unknown_outcome_is_sent_once(
+        self, open_collection: Open, doubt: Step
+    ) -> None:
+        with serving(doubt) as server:
+            with pytest.raises(OutcomeUnknown):
+                open_collection(server.base_url, read_timeout=0.3).insert({"a": 1})
+            assert len(server.requests) == 1
+
+    @pytest.mark.parametrize("document", [[1], "x", None, 5, pd.DataFrame({"a": [1]})])
+    def test_insert_takes_a_document_and_nothing_else(
+        self, open_collection: Open, document: Any
+    ) -> None:
+        with serving(DONE) as server:
+            with pytest.raises(ConfigurationError, match="is not a document"):
+                open_collection(server.base_url).insert(document)
+            assert server.requests == []
+
+    def test_update_changes_the_named_fields(self, local: Local) -> None:
+        things = local.collection([{"sku": 1, "price": 1, "name": "x"}])
+        report = things.update({"sku": 1}, {"price": 2.5})
+        assert local.documents(things) == [{"sku": 1, "price": 2.5, "name": "x"}]
+        assert (report.operation, report.requests) == ("update", 1)
+
+    def test_update_without_a_match_says_so(self, local: Local) -> None:
+        things = local.collection()
+        with pytest.raises(NoMatch):
+            things.update({"sku": 1}, {"price": 2.5})
+        things.update({"sku": 1}, {"price": 2.5}, upsert=True)
+        assert local.documents(things) == [{"sku": 1, "price": 2.5}]
+
+    def test_delete_removes_what_it_finds(self, local: Local) -> None:
+        things = local.collection([*OLD, *OTHER])
+        report = things.delete(MONDAY)
+        assert local.documents(things) == OTHER
+        assert (report.operation, report.deleted, report.rows) == ("delete", None, 0)
+
+    def test_delete_of_everything_needs_to_be_asked_for(self, local: Local) -> None:
+        things = local.collection(OLD)
+        with pytest.raises(ConfigurationError, match="everything=True"):
+            things.delete({})
+        assert len(local.documents(things)) == 5
+        with pytest.raises(ConfigurationError, match="contradicts"):
+            things.delete(MONDAY, everything=True)
+        things.delete({}, everything=True)
+        assert local.documents(things) == []
+
+    def test_a_bad_query_deletes_nothing(self, local: Local) -> None:
+        things = local.collection(OLD)
+        with pytest.raises(QueryError, match=r"\$nope"):
+            things.delete({"n": {"$nope": 1}})
+        assert len(local.documents(things)) == 5
+
+
+def test_a_collection_shows_its_id_and_address_and_no_credential(local: Local) -> None:
+    things: Collection = local.collection()
+    assert repr(things) == f"<Collection {things.id!r} at {local.server.base_url}>"
