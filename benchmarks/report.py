@@ -67,9 +67,9 @@ def _median(runs: Sequence[Run], name: str) -> float:
 def table(comparisons: Sequence[Comparison]) -> str:
     """Write the comparisons as a Markdown table, two lines for each."""
     lines = [
-        "| what | side | s, median | s, best | MB/s | rows/s | peak MiB | over its start | speed"
-        " | peak |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| what | side | s, median | s, best | CPU s | MB/s | rows/s | peak MiB | over its start"
+        " | speed | peak |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for each in comparisons:
         ratios = f"**{each.times_faster:.1f} x** | {each.memory_share:.2f} x"
@@ -85,6 +85,7 @@ def _line(each: Comparison, side: str, runs: Sequence[Run], ratios: str) -> str:
         side,
         f"{seconds:.3f}",
         f"{min(run.seconds for run in runs):.3f}",
+        f"{_median(runs, 'cpu_seconds'):.3f}",
         f"{each.bytes / seconds / 1e6:.0f}",
         f"{runs[0].rows / seconds:,.0f}",
         f"{_median(runs, 'peak_bytes') / _MIB:.0f}",
