@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -228,10 +228,10 @@ class DataApi:
         return message
 
 
-def application(data_api: DataApi) -> ASGIApp:
-    """The server's whole web application: the Data API, and JSON errors everywhere else."""
+def application(data_api: DataApi, pages: Sequence[Route] = ()) -> ASGIApp:
+    """The server's whole web application: the Data API, pages, JSON errors everywhere else."""
     web = Starlette(
-        routes=[Route("/collection/{rest:path}", data_api)],
+        routes=[Route("/collection/{rest:path}", data_api), *pages],
         exception_handlers={404: _no_such_page},
     )
     # A path that is not quite right is a 404 and not a redirect, which some clients follow as GET.

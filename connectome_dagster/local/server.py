@@ -22,6 +22,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from connectome_dagster.local import bodies
 from connectome_dagster.local.app import MAX_BODY_BYTES, DataApi, application
 from connectome_dagster.local.collection import Document
+from connectome_dagster.local.log import RequestLog
+from connectome_dagster.local.page import Page
 from connectome_dagster.local.seed import read_seed
 from connectome_dagster.local.store import Store
 
@@ -71,6 +73,7 @@ class LocalServer:
     ) -> None:
         self.read_credential = _credential(read_credential)
         self.write_credential = _credential(write_credential)
+        self.log = RequestLog()
         self._max_body_bytes = max_body_bytes
         self._host = host
         self._thread: threading.Thread | None = None
@@ -117,9 +120,15 @@ class LocalServer:
             write_credential=self.write_credential,
             max_body_bytes=self._max_body_bytes,
         )
+        page = Page(
+            self._store,
+            self.log,
+            read_credential=self.read_credential,
+            write_credential=self.write_credential,
+        )
         self._server = _Server(
             uvicorn.Config(
-                application(api),
+                application(api, page.routes()),
                 lifespan="off",
                 http=_WithoutAccessLog,
                 ws="none",

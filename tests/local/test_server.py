@@ -303,7 +303,7 @@ def test_a_wrong_method_is_a_405_that_names_the_right_one(
     assert response.headers["allow"] == VERBS[verb]
 
 
-@pytest.mark.parametrize("path", ["/", "/collection", "/collection/read", f"/read/{READ}/things"])
+@pytest.mark.parametrize("path", ["/collection", "/collection/read", f"/read/{READ}/things"])
 def test_other_paths_are_404s(call: Caller, path: str) -> None:
     assert "/collection/<verb>/<credential>" in refused(
         call.session.get(call.server.base_url + path, timeout=10, allow_redirects=False), 404
