@@ -213,8 +213,7 @@ class DataApi:
 
     def _refused(self, error: HttpError) -> Response:
         response = self._error(error.status, str(error))
-        if isinstance(error, WrongMethod):
-            response.headers["Allow"] = error.allowed
+        response.headers.update(error.headers)
         return response
 
     def _error(self, status: int, message: str) -> Response:

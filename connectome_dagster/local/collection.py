@@ -41,12 +41,14 @@ class Collection:
 
     Attributes:
         rows: documents by sequence number, which rises with insertion.
-        ids: sequence numbers by the comparison key of `_id`.
+        ids: sequence numbers by the comparison key of `_id`; of copies, one's.
     """
 
     def __init__(self) -> None:
         self.rows: dict[int, Stored] = {}
         self.ids: dict[Key, int] = {}
+        # How many documents more than one have an `_id`, where the server is told to allow it.
+        self._copies: dict[Key, int] = {}
         self._indexes: dict[str, EqualityIndex] = {}
         self._order: IdOrder[Stored] | None = None
 
@@ -60,7 +62,7 @@ class Collection:
                     index.remove(old.seq, old.document)
                 index.add(one.seq, one.document)
             if old is None:
-                self.ids[comparison_key(one.document["_id"])] = one.seq
+                self._take_id(comparison_key(one.document["_id"]), one.seq)
             if self._order is not None:
                 self._order.put(comparison_key(one.document["_id"]), one)
             self.rows[one.seq] = one
@@ -73,7 +75,7 @@ class Collection:
                 index.remove(one.seq, one.document)
             if self._order is not None:
                 self._order.remove(comparison_key(one.document["_id"]))
-            del self.ids[comparison_key(one.document["_id"])]
+            self._free_id(comparison_key(one.document["_id"]))
             del self.rows[one.seq]
 
     def candidates(self, equal: Mapping[str, Any]) -> list[Stored]:
@@ -86,7 +88,12 @@ class Collection:
     def by_id(
         self, direction: int, query: Document, equal: Mapping[str, Any]
     ) -> list[Stored] | None:
-        """All documents that may match, sorted by `_id`; None if an index finds few instead."""
+        """All documents that may match, sorted by `_id`; None if that is not worth it.
+
+        An index may find few instead, or some documents may share an `_id`.
+        """
+        if self._copies:
+            return None
         seqs = self._narrowed(equal)
         if seqs is not None and len(seqs) <= SELECTIVE * len(self.rows):
             return None
@@ -94,6 +101,19 @@ class Collection:
             rows = self.rows.values()
             self._order = IdOrder((comparison_key(one.document["_id"]), one) for one in rows)
         return self._order.walk(direction, query)
+
+    def _take_id(self, key: Key, seq: int) -> None:
+        if key in self.ids:
+            self._copies[key] = self._copies.get(key, 0) + 1
+            self._order = None
+        self.ids[key] = seq
+
+    def _free_id(self, key: Key) -> None:
+        copies = self._copies.pop(key, 0)
+        if not copies:
+            del self.ids[key]
+        elif copies > 1:
+            self._copies[key] = copies - 1
 
     def _keep_order(self, stored: Sequence[Stored]) -> None:
         if len(stored) > PLACED_ONE_BY_ONE:

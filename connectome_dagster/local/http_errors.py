@@ -5,13 +5,24 @@ A message says what is wrong with what was sent; it never repeats a credential.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any
 
 
 class HttpError(Exception):
-    """A request that is answered with an error and changes nothing."""
+    """A request that is answered with an error.
 
-    status: ClassVar[int] = 400
+    Attributes:
+        status: of the answer.
+        headers: more headers of the answer.
+        more: more members of the answer, beside `error`.
+    """
+
+    status: int = 400
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers: dict[str, str] = {}
+        self.more: dict[str, Any] = {}
 
 
 class BadRequest(HttpError):
@@ -31,9 +42,13 @@ class Forbidden(HttpError):
 
 
 class NotFound(HttpError):
-    """No such path, verb or collection, or an update without a match (F6, U9)."""
+    """No such path, verb or collection."""
 
     status = 404
+
+
+class NoMatch(NotFound):
+    """An update without a match and without upsert (F6); U9 says with which status."""
 
 
 class WrongMethod(HttpError):
@@ -43,10 +58,40 @@ class WrongMethod(HttpError):
 
     def __init__(self, message: str, allowed: str) -> None:
         super().__init__(message)
-        self.allowed = allowed
+        self.headers["Allow"] = allowed
 
 
 class TooLarge(HttpError):
     """A body or a document over the server's bound."""
 
     status = 413
+
+
+class WrongEncoding(HttpError):
+    """A body that is packed, on a server that takes none (U12)."""
+
+    status = 415
+
+
+class TooMany(HttpError):
+    """More requests than the rate limit allows (U8)."""
+
+    status = 429
+
+
+class SomeRefused(HttpError):
+    """A batch of which not all documents were inserted (U7).
+
+    Args:
+        inserted: how many were.
+        errors: position and reason of each that was not, at least one; the status is the first's.
+    """
+
+    def __init__(self, inserted: int, errors: list[tuple[int, HttpError]]) -> None:
+        position, first = errors[0]
+        super().__init__(f"{len(errors)} documents refused, the first at {position}: {first}")
+        self.status = first.status
+        self.more["inserted"] = inserted
+        self.more["errors"] = [
+            {"position": position, "error": str(error)} for position, error in errors
+        ]

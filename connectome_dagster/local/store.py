@@ -7,22 +7,33 @@ on the documents as they were when it began. Knows nothing of HTTP and credentia
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bson import ObjectId, Regex
 
+from connectome_dagster.local.changes import SET, Change
 from connectome_dagster.local.collection import Collection, Document, Stored
-from connectome_dagster.local.http_errors import BadRequest, NotFound, TooLarge
+from connectome_dagster.local.extended_json import to_json_value
+from connectome_dagster.local.history import History
+from connectome_dagster.local.http_errors import (
+    BadRequest,
+    HttpError,
+    NoMatch,
+    NotFound,
+    SomeRefused,
+    TooLarge,
+)
 from connectome_dagster.local.journal import Journal
+from connectome_dagster.local.log import Applied
 from connectome_dagster.local.projection import compile_projection
 from connectome_dagster.local.query import compile_filter, equalities
 from connectome_dagster.local.sorting import compile_sort
 from connectome_dagster.local.text import decode, decode_plainly, encode, encode_exactly
-from connectome_dagster.local.update import apply_set, build_upsert
 from connectome_dagster.local.values import Key, comparison_key
 
 # MongoDB's bound for one document ("Limits and Thresholds: BSON Document Size").
@@ -50,11 +61,31 @@ class Search:
 
 
 @dataclass(frozen=True)
+class Ids:
+    """What becomes of `_id` (U2, U3).
+
+    Attributes:
+        native: whether the server's own are ObjectIds, and not their 24 hexadecimal digits.
+        client: whether a client's is kept and `"unique"`, kept whatever it is (`"any"`), or
+            `"dropped"` for the server's own.
+    """
+
+    native: bool = False
+    client: Literal["unique", "any", "dropped"] = "unique"
+
+
+# Asked for at every call otherwise; the server's usual way.
+PLAIN_IDS = Ids()
+
+Tell = Callable[[Applied], None]
+
+
+@dataclass(frozen=True)
 class Updated:
     """What an update did.
 
     Attributes:
-        matched: documents that the query selected, 0 or 1.
+        matched: documents that the query selected; at most 1 unless all are updated.
         modified: those of them that changed.
         upserted: `_id` of the document that was created, None if none was.
     """
@@ -69,6 +100,8 @@ class Store:
 
     Args:
         directory: where documents are kept; None keeps them in memory.
+        remember: given a collection, how many seconds of its past a reader may ask for.
+        clock: seconds that only rise.
 
     Raises:
         JournalError: the directory cannot be used.
@@ -82,10 +115,20 @@ class Store:
     >>> store.close()
     """
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        remember: Callable[[str], float] = lambda _name: 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._journal = Journal(directory)
         self._collections: dict[str, Collection] = {}
+        self._histories: dict[str, History] = {}
+        self._remember = remember
+        self._clock = clock
         self._last_seq = self._journal.last_seq()
+        self._changes = 0
         # One writer from its look at the documents to its commit; readers don't wait for it ...
         self._writing = threading.Lock()
         # ... but for the moment in which the outcome becomes visible.
@@ -115,6 +158,7 @@ class Store:
         """Forget a collection and its documents."""
         with self._writing:
             if self._collections.pop(name, None) is not None:
+                self._histories.pop(name, None)
                 self._journal.drop(name)
 
     def collections(self) -> list[str]:
@@ -132,10 +176,24 @@ class Store:
         """Copies of all documents as a read answers them, in natural order."""
         return [decode_plainly(one.text) for one in self._candidates(name, {})]
 
-    def find(self, name: str, search: Search) -> Iterator[bytes]:
+    def find(
+        self,
+        name: str,
+        search: Search,
+        *,
+        age: float = 0.0,
+        show: Callable[[Document], Document] | None = None,
+    ) -> Iterator[bytes]:
         """The documents that a search selects, as the pieces of one JSON array.
 
         Everything that can be refused is refused before the first piece.
+
+        Args:
+            name: the collection.
+            search: what is asked for.
+            age: seconds; the collection is searched as it was so long ago, as far as `remember`
+                had it kept (U13).
+            show: makes of each document what is answered, after the projection.
 
         Raises:
             NotFound: there is no such collection.
@@ -143,18 +201,31 @@ class Store:
         """
         self._named(name)
         project = compile_projection(search.project) if search.project else None
-        found = self._select(name, search)
+        found = self._select(name, search, age)
+        if show is not None:
+            shown, inner = show, project or _whole
+            return _pieces(encode(shown(inner(one.document)), plain=one.plain) for one in found)
         if project is None:
             return _pieces(one.text for one in found)
         return _pieces(encode(project(one.document), plain=one.plain) for one in found)
 
-    def insert(self, name: str, documents: Sequence[Document], *, plain: bool = False) -> int:
+    def insert(
+        self,
+        name: str,
+        documents: Sequence[Document],
+        *,
+        plain: bool = False,
+        ids: Ids = PLAIN_IDS,
+        tell: Tell | None = None,
+    ) -> int:
         """Insert documents, all or none; one without `_id` is given one.
 
         Args:
             name: the collection.
             documents: decoded documents.
             plain: whether they hold nothing but what JSON itself has.
+            ids: what becomes of `_id`.
+            tell: told what was inserted, before anything else changes.
 
         Returns:
             How many were inserted.
@@ -165,41 +236,125 @@ class Store:
             TooLarge: a document is over MongoDB's bound.
         """
         with self._writing:
-            collection = self._named(name)
-            self._add(collection, name, [_with_id(document) for document in documents], plain)
+            plain = plain and not ids.native
+            added = [
+                _stored(self._last_seq + number, _with_id(document, ids), plain)
+                for number, document in enumerate(documents, start=1)
+            ]
+            if ids.client == "unique":
+                _refuse_known_ids(added, self._named(name).ids)
+            self._change(name, inserted=added, tell=tell)
         return len(documents)
 
+    def insert_some(
+        self,
+        name: str,
+        documents: Sequence[Any],
+        *,
+        go_on: bool,
+        plain: bool = False,
+        ids: Ids = PLAIN_IDS,
+        tell: Tell | None = None,
+    ) -> int:
+        """Insert documents but for the bad ones (U7).
+
+        Args:
+            name: the collection.
+            documents: decoded values, of which some may be no documents.
+            go_on: whether those after a bad one are inserted too.
+            plain: whether they hold nothing but what JSON itself has.
+            ids: what becomes of `_id`.
+            tell: told what was inserted, before anything else changes.
+
+        Returns:
+            How many were inserted, if that is all.
+
+        Raises:
+            NotFound: there is no such collection.
+            SomeRefused: some were not inserted; the others are.
+        """
+        with self._writing:
+            collection = self._named(name)
+            added: list[Stored] = []
+            errors: list[tuple[int, HttpError]] = []
+            taken: set[Key] = set()
+            for position, document in enumerate(documents):
+                one = self._checked(document, len(added), plain and not ids.native, ids)
+                if isinstance(one, Stored) and ids.client == "unique":
+                    one = _of_new_id(one, position, collection.ids, taken)
+                if isinstance(one, Stored):
+                    added.append(one)
+                    continue
+                errors.append((position, one))
+                if not go_on:
+                    break
+            self._change(name, inserted=added, tell=tell)
+        if errors:
+            raise SomeRefused(len(added), errors)
+        return len(added)
+
     def update(
-        self, name: str, query: Document, data: Document, *, upsert: bool, plain: bool = False
+        self,
+        name: str,
+        query: Document,
+        data: Document,
+        *,
+        upsert: bool,
+        plain: bool = False,
+        change: Change = SET,
+        many: bool = False,
+        ids: Ids = PLAIN_IDS,
+        tell: Tell | None = None,
     ) -> Updated:
-        """Set fields of the first document that matches (F6, U6).
+        """Change the first document that matches, or all of them (F6, U6).
 
         Args:
             name: the collection.
             query: MongoDB filter.
-            data: dotted paths and their new values, as in `$set`.
+            data: dotted paths and their new values, unless `change` takes another form.
             upsert: whether to create a document of the query's equality parts and the data when
                 none matches.
             plain: whether query and data hold nothing but what JSON itself has.
+            change: what the data makes of a document.
+            many: whether all that match are changed.
+            ids: what becomes of the `_id` of a document that is created.
+            tell: told what was changed, before anything else changes.
 
         Raises:
             NotFound: no such collection, or no match and no upsert.
             BadRequest: query or data is not what MongoDB takes.
-            TooLarge: the document would be over MongoDB's bound.
+            TooLarge: a document would be over MongoDB's bound.
         """
         with self._writing:
-            collection = self._named(name)
-            old = next(self._matching(name, query), None)
-            if old is not None:
-                return self._replace(collection, name, old, data, plain)
+            found = list(islice(self._matching(name, query), None if many else 1))
+            if found:
+                return self._update(name, found, data, change, plain, tell)
             if not upsert:
-                raise NotFound(f"no document of collection {name!r} matches the search query")
-            document = _with_id(build_upsert(query, data))
-            self._add(collection, name, [document], plain)
+                raise NoMatch(f"no document of collection {name!r} matches the search query")
+            document = _with_id(change.create(query, data), ids)
+            new = _stored(self._last_seq + 1, document, plain and not ids.native)
+            if ids.client == "unique":
+                _refuse_known_ids([new], self._named(name).ids)
+            self._change(name, inserted=[new], tell=tell)
             return Updated(matched=0, modified=0, upserted=document["_id"])
 
-    def delete(self, name: str, query: Document, *, many: bool) -> int:
+    def delete(
+        self,
+        name: str,
+        query: Document,
+        *,
+        many: bool,
+        most: int | None = None,
+        tell: Tell | None = None,
+    ) -> int:
         """Remove what matches: everything (F8), or the first in natural order (U10).
+
+        Args:
+            name: the collection.
+            query: MongoDB filter.
+            many: whether all that match are removed.
+            most: how many are removed at most, if they are many.
+            tell: told what was removed, before anything else changes.
 
         Returns:
             How many were removed.
@@ -209,12 +364,8 @@ class Store:
             BadRequest: the query is not what MongoDB takes.
         """
         with self._writing:
-            collection = self._named(name)
-            found = list(islice(self._matching(name, query), None if many else 1))
-            if found:
-                self._journal.write(name, remove=[one.seq for one in found])
-                with self._showing:
-                    collection.remove(found)
+            found = list(islice(self._matching(name, query), most if many else 1))
+            self._change(name, deleted=found, tell=tell)
             return len(found)
 
     def _named(self, name: str) -> Collection:
@@ -235,9 +386,9 @@ class Store:
         candidates = self._candidates(name, equalities(query))
         return (one for one in candidates if matches(one.document))
 
-    def _select(self, name: str, search: Search) -> list[Stored]:
+    def _select(self, name: str, search: Search, age: float) -> list[Stored]:
         order = compile_sort(search.sort, search.limit)
-        found = self._sorted(name, search)
+        found = self._past(name, search.query, age) if age > 0 else self._sorted(name, search)
         if found is None:
             found = self._matching(name, search.query)
             if search.sort:
@@ -255,30 +406,84 @@ class Store:
             rows = collection.by_id(direction, search.query, equalities(search.query))
         return None if rows is None else (one for one in rows if matches(one.document))
 
-    def _add(
-        self, collection: Collection, name: str, documents: list[Document], plain: bool
-    ) -> None:
-        added = [
-            _stored(self._last_seq + number, document, plain)
-            for number, document in enumerate(documents, start=1)
-        ]
-        _refuse_known_ids(added, collection.ids)
-        self._journal.write(name, put=[(one.seq, _exact_text(one)) for one in added])
-        self._last_seq += len(added)
+    def _past(self, name: str, query: Document, age: float) -> Iterator[Stored] | None:
+        """What matched so many seconds ago, in natural order; None if nothing changed since."""
+        collection, history = self._named(name), self._histories.get(name)
+        if history is None:
+            return None
+        matches = compile_filter(query)
         with self._showing:
-            collection.put(added)
+            rows = history.before(self._clock() - age, collection.rows)
+        return (one for one in rows if matches(one.document))
 
-    def _replace(
-        self, collection: Collection, name: str, old: Stored, data: Document, plain: bool
+    def _checked(self, document: Any, ahead: int, plain: bool, ids: Ids) -> Stored | HttpError:
+        if type(document) is not dict:
+            return BadRequest("not a document")
+        try:
+            return _stored(self._last_seq + ahead + 1, _with_id(document, ids), plain)
+        except HttpError as error:
+            return error
+
+    def _update(
+        self,
+        name: str,
+        found: list[Stored],
+        data: Document,
+        change: Change,
+        plain: bool,
+        tell: Tell | None,
     ) -> Updated:
-        new = _stored(old.seq, apply_set(old.document, data), plain and old.plain)
-        exact = _exact_text(new)
-        if exact == _exact_text(old):
-            return Updated(matched=1, modified=0)
-        self._journal.write(name, put=[(new.seq, exact)])
+        changed = []
+        for old in found:
+            new = _stored(old.seq, change.apply(old.document, data), plain and old.plain)
+            if _exact_text(new) != _exact_text(old):
+                changed.append(new)
+        self._change(name, updated=changed, tell=tell)
+        return Updated(matched=len(found), modified=len(changed))
+
+    def _change(
+        self,
+        name: str,
+        *,
+        inserted: Sequence[Stored] = (),
+        updated: Sequence[Stored] = (),
+        deleted: Sequence[Stored] = (),
+        tell: Tell | None,
+    ) -> None:
+        """Keep a change, show it, tell of it: in this order, and while nobody else writes."""
+        collection = self._named(name)
+        if not (inserted or updated or deleted):
+            return
+        put = inserted or updated
+        self._journal.write(
+            name,
+            put=[(one.seq, _exact_text(one)) for one in put],
+            remove=[one.seq for one in deleted],
+        )
+        self._last_seq += len(inserted)
+        self._changes += 1
+        remembered = self._remember(name)
         with self._showing:
-            collection.put([new])
-        return Updated(matched=1, modified=1)
+            if remembered > 0:
+                changes = [(one.seq, collection.rows.get(one.seq)) for one in (*put, *deleted)]
+                history = self._histories.setdefault(name, History())
+                history.note(self._clock(), changes, seconds=remembered)
+            else:
+                self._histories.pop(name, None)
+            collection.put(put)
+            collection.remove(deleted)
+        if tell is not None:
+            tell(Applied(self._changes, _ids(inserted), _ids(updated), _ids(deleted)))
+
+
+def _whole(document: Document) -> Document:
+    return document
+
+
+def _ids(stored: Sequence[Stored]) -> tuple[Any, ...]:
+    """Each `_id` as a read answers it."""
+    ids = [one.document["_id"] for one in stored]
+    return tuple([one if type(one) is str else to_json_value(one) for one in ids])
 
 
 def _ordered(
@@ -304,10 +509,13 @@ def _exact_text(stored: Stored) -> bytes:
     return stored.text if stored.plain else encode_exactly(stored.document, plain=False)
 
 
-def _with_id(document: Document) -> Document:
-    """`_id` first, as MongoDB has it, and a new one if there is none."""
-    if "_id" not in document:
-        return {"_id": str(ObjectId()), **document}
+def _with_id(document: Document, ids: Ids) -> Document:
+    """`_id` first, as MongoDB has it, and a new one if there is none or it does not count."""
+    if "_id" not in document or ids.client == "dropped":
+        own = ObjectId() if ids.native else str(ObjectId())
+        given = {"_id": own, **document}
+        given["_id"] = own
+        return given
     value = document["_id"]
     if isinstance(value, (list, Regex)):
         kind = "an array" if isinstance(value, list) else "a regular expression"
@@ -318,11 +526,21 @@ def _with_id(document: Document) -> Document:
 def _refuse_known_ids(added: list[Stored], known: Mapping[Key, int]) -> None:
     seen: set[Key] = set()
     for position, one in enumerate(added):
-        key = comparison_key(one.document["_id"])
-        if key in known or key in seen:
-            shown = encode(one.document["_id"], plain=False).decode()
-            raise BadRequest(f"duplicate _id {shown} (document {position} of what was sent)")
-        seen.add(key)
+        checked = _of_new_id(one, position, known, seen)
+        if isinstance(checked, HttpError):
+            raise checked
+
+
+def _of_new_id(
+    one: Stored, position: int, known: Mapping[Key, int], seen: set[Key]
+) -> Stored | HttpError:
+    """The document, if no other one has its `_id`; else what it is refused with."""
+    key = comparison_key(one.document["_id"])
+    if key in known or key in seen:
+        shown = encode(one.document["_id"], plain=False).decode()
+        return BadRequest(f"duplicate _id {shown} (document {position} of what was sent)")
+    seen.add(key)
+    return one
 
 
 def _pieces(texts: Iterable[bytes]) -> Iterator[bytes]:
