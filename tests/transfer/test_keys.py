@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectome_dagster.errors import (
+    ConfigurationError,
+    DuplicateKeys,
+    EncodeError,
+    SchemaConflict,
+)
+from connectome_dagster.transfer.keys import KeyColumns, KeyedRow
+
+
+def keyed(*batches: Any, on: Any = ("k",)) -> list[KeyedRow]:
+    columns = KeyColumns(list(on))
+    rows: list[KeyedRow] = []
+    for batch in batches:
+        rows += columns.rows(batch, len(rows))
+    return rows
+
+
+AS_BATCH: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
+    "batch": pa.RecordBatch.from_pylist,
+    "documents": list,
+}
+either = pytest.mark.parametrize("batch_of", AS_BATCH.values(), ids=AS_BATCH.keys())
+
+
+@either
+def test_a_row_has_its_position_its_key_and_all_its_columns(batch_of: Any) -> None:
+    rows = keyed(batch_of([{"v": 1, "k": "a"}]), batch_of([{"v": None, "k": "b"}]))
+    assert [(row.row, json.loads(row.key), json.loads(row.data)) for row in rows] == [
+        (0, {"k": "a"}, {"v": 1, "k": "a"}),
+        (1, {"k": "b"}, {"v": None, "k": "b"}),
+    ]
+
+
+@either
+def test_a_key_of_several_columns_is_in_the_order_that_was_asked_for(batch_of: Any) -> None:
+    (row,) = keyed(batch_of([{"a": 1, "b": "x"}]), on=["b", "a", "b"])
+    assert row.key == b'{"b":"x","a":1}'
+
+
+@either
+@pytest.mark.parametrize(
+    ("first", "second"), [(1, 1.0), (0.0, -0.0), (1.5, 1.5), ("a", "a"), (True, True)]
+)
+def test_what_is_one_value_there_is_one_key_here(batch_of: Any, first: Any, second: Any) -> None:
+    with pytest.raises(DuplicateKeys, match="row 1") as caught:
+        keyed(batch_of([{"k": first}]), batch_of([{"k": second}]))
+    assert len(caught.value.keys) == 1
+
+
+@either
+@pytest.mark.parametrize(("first", "second"), [(1, True), (1, "1"), (0, False), (1, 1.5)])
+def test_what_are_two_values_there_are_two_keys_here(
+    batch_of: Any, first: Any, second: Any
+) -> None:
+    assert len(keyed(batch_of([{"k": first}]), batch_of([{"k": second}]))) == 2
+
+
+@pytest.mark.parametrize(
+    "nothing", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, Decimal("NaN"),
+                np.datetime64("NaT")],
+)  # fmt: skip
+def test_a_document_without_a_value_for_its_key_is_refused(nothing: Any) -> None:
+    with pytest.raises(EncodeError, match="row 1: the key column 'k' is null or NaN") as caught:
+        keyed([{"k": 1}, {"k": nothing}])
+    assert (caught.value.column, caught.value.row) == ("k", 1)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([1, None]),
+        pa.array([1.0, float("nan")]),
+        pa.array([1.0, float("nan")], pa.float32()),
+        pa.array(["a", None]),
+        pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.array(["a", None])),
+        pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.array([1.0, float("nan")])),
+        pa.array([dt.datetime(2024, 1, 1), None]),
+    ],
+)
+def test_a_row_without_a_value_for_its_key_is_refused(column: pa.Array) -> None:
+    with pytest.raises(EncodeError, match="row 1: the key column 'k' is null or NaN") as caught:
+        keyed(pa.record_batch({"k": column}))
+    assert (caught.value.column, caught.value.row) == ("k", 1)
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, (1,), np.array([1, 2])])
+def test_a_key_is_a_single_value(value: Any) -> None:
+    with pytest.raises(EncodeError, match="a key is one value"):
+        keyed([{"k": value}])
+
+
+@pytest.mark.parametrize("column", [pa.array([[1]]), pa.array([{"a": 1}])])
+def test_a_key_column_holds_single_values(column: pa.Array) -> None:
+    with pytest.raises(EncodeError, match="a key is one value"):
+        keyed(pa.record_batch({"k": column}))
+
+
+@either
+def test_a_missing_key_column_is_told_with_those_that_are_there(batch_of: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"names 'k', .* it has 'a', 'b'"):
+        keyed(batch_of([{"a": 1, "b": 2}]))
+
+
+def test_two_columns_of_one_name_are_told() -> None:
+    with pytest.raises(SchemaConflict, match="two columns are called 'k'"):
+        keyed(pa.record_batch([pa.array([1]), pa.array([2])], names=["k", "k"]))
+
+
+@pytest.mark.parametrize("on", [[], "sku", [1], ["a.b"], ["$a"], [""]])
+def test_names_that_cannot_be_columns_are_refused(on: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        KeyColumns(on)
+
+
+@given(st.lists(st.integers(-3, 3) | st.sampled_from(["a", "b", "1", True, 0.5, 1.0]), max_size=8))
+def test_keys_are_refused_exactly_if_two_are_equal_there(values: list[Any]) -> None:
+    distinct = {(isinstance(value, bool), value) for value in values}
+    try:
+        rows = keyed([{"k": value} for value in values])
+    except DuplicateKeys:
+        assert len(distinct) < len(values)
+    else:
+        assert len(distinct) == len(values) == len(rows)
