@@ -12,7 +12,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 Role = Literal["read", "write"]
-Form = Literal["path", "quoted", "literal"]
+Form = Literal["value", "path", "quoted", "literal"]
 
 VARIABLES: dict[Role, str] = {
     "read": "CONNECTOME_READ_CREDENTIAL",
@@ -79,14 +79,15 @@ class Call:
 def forms(value: str) -> dict[Form, str]:
     """A credential's value as each `Credential.form` has it.
 
-    `path` is its segment of a URL, `quoted` that as a text of Python or JavaScript, `literal` the
-    value itself as a text of Python.
+    `value` is the credential itself, `literal` the same as a text of Python; `path` is its segment
+    of a URL, `quoted` that as a text of Python or JavaScript.
 
     >>> forms("a/b")
-    {'path': 'a%2Fb', 'quoted': '"a%2Fb"', 'literal': '"a/b"'}
+    {'value': 'a/b', 'literal': '"a/b"', 'path': 'a%2Fb', 'quoted': '"a%2Fb"'}
     """
     path = quote(value, safe="")
-    return {"path": path, "quoted": f'"{path}"', "literal": _inline(value, "python")}
+    literal = _inline(value, "python")
+    return {"value": value, "literal": literal, "path": path, "quoted": f'"{path}"'}
 
 
 def calls(base_url: str, collection: str, sample: Mapping[str, Any] | None = None) -> list[Call]:
@@ -119,7 +120,7 @@ def calls(base_url: str, collection: str, sample: Mapping[str, Any] | None = Non
         ),
         place.call(
             "updatewithupsert",
-            "Update, or insert",
+            "Update or insert",
             "POST",
             "write",
             update,

@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import quote
 
 from anyio import to_thread
 from starlette.requests import Request
@@ -72,6 +73,7 @@ class Page:
         self._store = store
         self._log = log
         self._credentials: dict[Role, str] = {"read": read_credential, "write": write_credential}
+        self._escapes = any(quote(one, safe="") != one for one in self._credentials.values())
         # Another one for each start of the server. A page from elsewhere can send requests here,
         # but cannot read this one out of an answer.
         self._token = secrets.token_urlsafe(32)
@@ -160,7 +162,7 @@ class Page:
         if count is None:
             return None
         try:
-            return rendering.Shown(name, count, self._first_documents(name))
+            return rendering.Shown(name, count, self._first_documents(name), self._escapes)
         except NotFound:
             return None
 

@@ -69,7 +69,7 @@ def _lines(value: Any, *, lead: list[Piece], level: int, tail: str) -> Iterator[
         yield [*start, ("mark", opening + closing + tail)]
         return
     if level >= MAX_LEVELS:
-        inside = f"… {len(value):,} more"
+        inside = f"… {len(value):,} inside"
         yield [*start, ("mark", opening), ("note", inside), ("mark", closing + tail)]
         return
     yield [*start, ("mark", opening)]

@@ -24,6 +24,10 @@ MAX_COLLECTIONS = 200
 # A name has no bound of its own.
 NAME_CHARACTERS = 120
 DOTS = "••••••••"
+_ESCAPES = (
+    "These credentials hold characters that a URL takes only percent-encoded: Python, curl and "
+    "JavaScript want them so in the variable, Dagster as they are."
+)
 
 _KINDS = {"key": "key", "mark": "mark", "note": "left-out"}
 
@@ -64,11 +68,13 @@ class Shown:
         name: its id.
         count: how many documents it has.
         documents: the first of them, decoded.
+        escapes: whether a credential holds what a URL takes only escaped.
     """
 
     name: str
     count: int
     documents: Sequence[Any]
+    escapes: bool
 
 
 def page(
@@ -178,20 +184,21 @@ def _collection(base_url: str, shown: Shown) -> str:
         '<section class="api" aria-labelledby="api-title">'
         '<div class="heading"><h3 id="api-title">Integration → API</h3>'
         '<button id="reveal" type="button" hidden>Show credentials</button></div>'
-        f"{_credentials()}"
+        f"{_credentials(shown.escapes)}"
         f"{_choices(offered)}"
         f'<div class="sheet">{"".join(map(_call, offered))}</div>'
         "</section>"
     )
 
 
-def _credentials() -> str:
+def _credentials(escapes: bool) -> str:
     rows = "".join(
         f"<dt>{variable}</dt>"
-        f'<dd><span class="credential" data-role="{role}" data-form="path">{DOTS}</span></dd>'
+        f'<dd><span class="credential" data-role="{role}" data-form="value">{DOTS}</span></dd>'
         for role, variable in VARIABLES.items()
     )
-    return f'<dl class="credentials">{rows}</dl>'
+    note = f'<p class="note">{_ESCAPES}</p>' if escapes else ""
+    return f'<dl class="credentials">{rows}</dl>{note}'
 
 
 def _choices(offered: Sequence[Call]) -> str:
@@ -259,7 +266,7 @@ def _row(entry: Entry) -> str:
     fault = "" if entry.fault is None else f" <small>{_text(entry.fault)}</small>"
     return (
         f'<tr data-sequence="{entry.sequence}">'
-        f'<td class="number sequence">{entry.sequence}</td>'
+        f'<td class="sequence">{entry.sequence}</td>'
         f'<td class="verb"><small>{_text(entry.method)}</small> {_text(entry.verb) or "—"}</td>'
         f'<td class="collection">{_name(entry.collection) or "—"}</td>'
         f'<td class="status"><span class="{grade}">{status}</span>{fault}</td>'
