@@ -129,7 +129,8 @@ class ConnectomeIOManager(dg.ConfigurableIOManager):
             source = seen.through(frame)
         collection = self.connectome.collection(settings.collection)
         report = _write(collection, source, settings, selection, seen)
-        self._describe(context, settings, selection, seen, frame.schema, report)
+        counted = _counted(collection, settings, selection, seen)
+        self._describe(context, collection, selection, seen, frame.schema, report, counted)
 
     def load_input(self, context: dg.InputContext) -> Frame:
         """Load what an upstream asset stored, as the type that the input is annotated with.
@@ -156,25 +157,24 @@ class ConnectomeIOManager(dg.ConfigurableIOManager):
     def _describe(
         self,
         context: dg.OutputContext,
-        settings: "_Settings",
+        collection: Collection,
         selection: PartitionSelection | None,
         seen: "_Seen",
         schema: pa.Schema,
         report: WriteReport,
+        total: int | None,
     ) -> None:
-        # Only what replaces all there was knows how much there is.
-        total = seen.rows if settings.write_mode == "replace" else None
         keys = selection.keys if selection is not None else ()
         metadata = {
             **table_metadata(
-                collection=settings.collection,
+                collection=collection.id,
                 schema=schema,
                 row_count=total if selection is None else None,
                 partition_row_count=total if len(keys) == 1 else None,
             ),
             **write_metadata(
                 report,
-                base_url=self.connectome.base_url,
+                base_url=collection.base_url,
                 first_rows=seen.first_rows(schema),
                 partitions=len(keys),
                 redact=self.connectome.redact,
@@ -182,7 +182,7 @@ class ConnectomeIOManager(dg.ConfigurableIOManager):
         }
         theirs = context.output_metadata
         context.add_output_metadata({k: v for k, v in metadata.items() if k not in theirs})
-        if total is not None and 1 < len(keys) <= _COUNTED_PARTITIONS:
+        if report.operation == "replace" and 1 < len(keys) <= _COUNTED_PARTITIONS:
             for key, rows in zip(keys, seen.per_partition, strict=True):
                 context.step_context.add_asset_metadata(
                     {"dagster/partition_row_count": int(rows)}, context.asset_key, key
@@ -407,6 +407,25 @@ def _write(
         if seen.refused is None:
             raise
     raise seen.refused
+
+
+def _counted(
+    collection: Collection,
+    settings: _Settings,
+    selection: PartitionSelection | None,
+    seen: _Seen,
+) -> int | None:
+    """Rows that are there after the write, in the partition or the whole collection.
+
+    Only what replaces all there was knows; else a partition's documents are counted by reading
+    their ids. A whole collection is not read for a number, nor is each partition of a range.
+    """
+    if settings.write_mode == "replace":
+        return seen.rows
+    if selection is None or len(selection.keys) != 1:
+        return None
+    ids = collection.find(selection.filter(), project={"_id": 1})
+    return sum(int(batch.num_rows) for batch in ids)
 
 
 # ---- what is loaded

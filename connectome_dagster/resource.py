@@ -15,7 +15,7 @@ import dagster as dg
 from dagster._config.field_utils import is_dagster_env_var  # the test Dagster itself resolves by
 from pydantic import ConfigDict, Field, JsonValue, PrivateAttr
 
-from connectome_dagster.api.credentials import redact
+from connectome_dagster.api.credentials import ENVIRONMENT, redact
 from connectome_dagster.errors import ConfigurationError
 from connectome_dagster.transfer.collection import Collection, Connectome
 
@@ -33,9 +33,11 @@ class ConnectomeResource(dg.ConfigurableResource[Any]):
     closed when the run or step ends. Making the resource touches no network.
 
     Args:
-        base_url: address of the service; `dg.EnvVar("CONNECTOME_BASE_URL")` for the local server.
-        read_credential: serves reads (F2); None if nothing is read.
-        write_credential: serves writes, updates and deletes (F2); None if nothing is written.
+        base_url: address of the service; None takes `CONNECTOME_BASE_URL` from the environment of
+            the run, and the service's own address (F1) where that is not set.
+        read_credential: serves reads (F2); None takes `CONNECTOME_READ_CREDENTIAL` from there.
+        write_credential: serves writes, updates and deletes (F2); None takes
+            `CONNECTOME_WRITE_CREDENTIAL` from there.
         concurrency: requests in flight at most.
         batch_rows: documents in one body at most.
         batch_bytes: bytes of one body at most.
@@ -68,8 +70,9 @@ class ConnectomeResource(dg.ConfigurableResource[Any]):
     # Unknown settings are mistakes, and an error about a wrong one must not print its value.
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    base_url: str = Field(
-        default="https://app.connectomesystem.com", description="Address of the service."
+    base_url: str | None = Field(
+        default=None,
+        description="Address of the service; if not set, CONNECTOME_BASE_URL or the service's own.",
     )
     read_credential: str | None = Field(
         default=None,
@@ -153,8 +156,9 @@ class ConnectomeResource(dg.ConfigurableResource[Any]):
             >>> ConnectomeResource(read_credential="r-12345").redact("key: r-12345")
             'key: ***'
         """
-        values = [getattr(self, name) for name in _SECRET_FIELDS]
-        return redact(text, [value for value in values if value is not None])
+        given = [getattr(self, name) for name in _SECRET_FIELDS]
+        found = [os.environ.get(variable) for variable in ENVIRONMENT.values()]
+        return redact(text, [value for value in (*given, *found) if value])
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 - Dagster's signature
         """Take note that a run begins; the client is made when it is needed."""

@@ -637,6 +637,29 @@ def test_append_adds_and_claims_no_count_of_the_table(pipeline: Pipeline, collec
     assert "dagster/row_count" not in shown
 
 
+def test_an_upserted_partition_is_counted_as_it_is_and_not_as_it_was_handed_in(
+    pipeline: Pipeline, collection: str
+) -> None:
+    handed_in = iter([["a", "b"], ["b", "c"]])
+
+    @dg.asset(
+        partitions_def=COLOURS,
+        metadata={
+            "connectome/collection": collection,
+            "connectome/write_mode": "upsert",
+            "connectome/on": ["title"],
+            "partition_expr": "colour",
+        },
+    )
+    def paint() -> pd.DataFrame:
+        return pd.DataFrame({"title": next(handed_in), "colour": "red"})
+
+    pipeline.run(paint, keys=["red"])
+    shown = metadata_of(pipeline.run(paint, keys=["red"]), "paint")["red"]
+    assert shown["connectome/rows"] == 2
+    assert shown["dagster/partition_row_count"] == 3
+
+
 def test_upsert_keeps_one_document_for_each_key(pipeline: Pipeline, collection: str) -> None:
     amounts = iter([1, 2])
 

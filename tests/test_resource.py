@@ -107,6 +107,27 @@ def test_environment_variables_are_read_when_the_run_starts(
     assert connectome_server.read_credential not in kept
 
 
+def test_what_is_not_set_is_taken_from_the_environment(
+    connectome_server: ConnectomeServer,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    movies = connectome_server.collection(MOVIES)
+
+    @dg.asset
+    def titles(connectome: ConnectomeResource) -> None:
+        assert len(connectome.collection(movies).find().to_pylist()) == 2
+
+    monkeypatch.setenv("CONNECTOME_BASE_URL", connectome_server.base_url)
+    monkeypatch.setenv("CONNECTOME_READ_CREDENTIAL", connectome_server.read_credential)
+    resource = ConnectomeResource()
+    assert dg.materialize([titles], resources={"connectome": resource}, instance=instance).success
+    assert connectome_server.read_credential not in everything_kept(instance)
+    assert connectome_server.read_credential not in resource.redact(
+        f"key {connectome_server.read_credential}"
+    )
+
+
 def test_a_run_has_one_client_that_is_closed_at_its_end(
     connectome_server: ConnectomeServer, resource: ConnectomeResource
 ) -> None:

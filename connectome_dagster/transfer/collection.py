@@ -5,13 +5,14 @@ The public face of `transfer`; what a read or a write is made of stands in `read
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from connectome_dagster.api import endpoints as calls
 from connectome_dagster.api.client import Client
-from connectome_dagster.api.credentials import Credentials
+from connectome_dagster.api.credentials import ENVIRONMENT, Credentials
 from connectome_dagster.api.retry import RetryPolicy
 from connectome_dagster.errors import ConfigurationError
 from connectome_dagster.transfer import write
@@ -24,15 +25,19 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 DEFAULT_BASE_URL = "https://app.connectomesystem.com"  # F1
+BASE_URL_VARIABLE = "CONNECTOME_BASE_URL"
 
 
 class Connectome:
     """A connection to the service; use it in a `with` block, or close it.
 
     Args:
-        base_url: where the service is (F1).
-        read_credential: serves reads (F2); may be overridden for a collection.
-        write_credential: serves writes, updates and deletes (F2); may be overridden as well.
+        base_url: where the service is; None takes `CONNECTOME_BASE_URL` from the environment, and
+            `https://app.connectomesystem.com` (F1) where that is not set.
+        read_credential: serves reads (F2); None takes `CONNECTOME_READ_CREDENTIAL` from the
+            environment. May be overridden for a collection.
+        write_credential: serves writes, updates and deletes (F2); None takes
+            `CONNECTOME_WRITE_CREDENTIAL` from the environment. May be overridden as well.
         concurrency: requests in flight at a time of one write.
         batch_rows: documents in one batch at most.
         batch_bytes: bytes of one batch at most; a larger document travels alone.
@@ -55,7 +60,7 @@ class Connectome:
     def __init__(
         self,
         *,
-        base_url: str = DEFAULT_BASE_URL,
+        base_url: str | None = None,
         read_credential: str | None = None,
         write_credential: str | None = None,
         concurrency: int = 8,
@@ -74,18 +79,21 @@ class Connectome:
         ):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigurationError(f"{name} is {value!r}: give a whole number from 1")
-        self._credentials = Credentials(read_credential, write_credential)
+        self._credentials = Credentials(
+            _given(read_credential, ENVIRONMENT["read"]),
+            _given(write_credential, ENVIRONMENT["write"]),
+        )
+        self.base_url = _given(base_url, BASE_URL_VARIABLE) or DEFAULT_BASE_URL
         self._bounds = (concurrency, batch_rows, batch_bytes)
         self._response_path = response_path
         self._client = Client(
-            base_url,
+            self.base_url,
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
             retry=RetryPolicy(max_attempts=max_attempts),
             pool_size=concurrency + 1,  # a write in flight, and a read beside it
             no_match_status=no_match_status,
         )
-        self.base_url = base_url
 
     def collection(
         self,
@@ -133,20 +141,25 @@ class Connectome:
         return f"<Connectome {self.base_url}>"
 
 
+def _given(value: str | None, variable: str) -> str | None:
+    return (os.environ.get(variable) or None) if value is None else value
+
+
 class Collection:
     """One collection of JSON documents; made by `Connectome.collection`.
 
     Attributes:
         id: the collection id.
+        base_url: where the service is.
     """
 
     def __init__(self, target: write.Target, base_url: str) -> None:
         self.id = target.collection
         self._target = target
-        self._base_url = base_url
+        self.base_url = base_url
 
     def __repr__(self) -> str:
-        return f"<Collection {self.id!r} at {self._base_url}>"
+        return f"<Collection {self.id!r} at {self.base_url}>"
 
     def find(
         self,
