@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,12 @@ from demo.processes import COLLECTIONS, CannotStart, local_server, stop_on_signa
 JOB = "daily_earthquakes"
 REQUESTS = ("requests to read", "connectome/requests")  # of the raw day, and to store the rows
 QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+# Nobody reads the output of these steps, and catching it takes two processes for each.
+NO_COMPUTE_LOGS = """
+compute_logs:
+  module: dagster._core.storage.noop_compute_log_manager
+  class: NoOpComputeLogManager
+"""
 console = Console(highlight=False)
 
 
@@ -51,7 +58,8 @@ class Step:
 def temporary_instance() -> Iterator[dg.DagsterInstance]:
     """A Dagster instance with files and databases of its own, removed at the end."""
     with tempfile.TemporaryDirectory(prefix="connectome-demo-") as home:
-        shutil.copy(Path(__file__).with_name("dagster.yaml"), home)
+        settings = Path(__file__).with_name("dagster.yaml").read_text()
+        Path(home, "dagster.yaml").write_text(settings + NO_COMPUTE_LOGS)
         os.environ["DAGSTER_HOME"] = home
         with dg.DagsterInstance.get() as instance:
             yield instance
@@ -63,7 +71,7 @@ def main() -> int:
     try:
         with local_server() as address, temporary_instance() as instance:
             console.print(f"Local server at {address}, a week of earthquakes in it.")
-            demonstrate(instance)
+            in_a_thread(demonstrate, instance)
     except KeyboardInterrupt:
         console.print("Stopped; nothing is left running.")
         return 130
@@ -73,12 +81,26 @@ def main() -> int:
     return 0
 
 
-def demonstrate(instance: dg.DagsterInstance) -> None:
+def in_a_thread(
+    work: Callable[[dg.DagsterInstance, threading.Event], None], instance: dg.DagsterInstance
+) -> None:
+    """Runs it where Dagster leaves signals alone: in the main thread it swallows a Ctrl-C."""
+    stopping = threading.Event()
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        done = thread.submit(work, instance, stopping)
+        try:
+            done.result()
+        except KeyboardInterrupt:
+            stopping.set()
+            raise
+
+
+def demonstrate(instance: dg.DagsterInstance, stopping: threading.Event) -> None:
     passes: list[list[Step]] = []
     contents: list[dict[str, list[str]]] = []
     for number in (1, 2):
         began = time.perf_counter()
-        steps = materialize_all(instance)
+        steps = materialize_all(instance, stopping)
         passes.append(steps)
         contents.append({name: documents(name) for name in ("raw_earthquakes", *COLLECTIONS)})
         seconds = time.perf_counter() - began
@@ -92,7 +114,7 @@ def demonstrate(instance: dg.DagsterInstance) -> None:
     )
 
 
-def materialize_all(instance: dg.DagsterInstance) -> list[Step]:
+def materialize_all(instance: dg.DagsterInstance, stopping: threading.Event) -> list[Step]:
     """Every asset and check of the example's job, one run for each day, as its schedule does."""
     job = load_definitions().resolve_job_def(JOB)
     partitions_def = job.partitions_def
@@ -101,6 +123,8 @@ def materialize_all(instance: dg.DagsterInstance) -> list[Step]:
     steps: list[Step] = []
     with console.status("") as status:
         for day in partitions_def.get_partition_keys():
+            if stopping.is_set():
+                raise KeyboardInterrupt
             status.update(f"materializing {day}")
             result = job.execute_in_process(
                 run_config=QUIET, instance=instance, partition_key=day, raise_on_error=False
