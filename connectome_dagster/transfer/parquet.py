@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from connectome_dagster.errors import EncodeError
@@ -88,18 +89,40 @@ class ParquetParts:
         for part in self._parts:
             with pq.ParquetFile(part.path) as file:
                 for batch in file.iter_batches(MERGE_ROWS):
-                    yield conform(batch, part.schema)
+                    rows = batch.to_struct_array()
+                    yield pa.RecordBatch.from_struct_array(
+                        _emptied(rows, pa.struct(list(part.schema)))
+                    )
 
 
 def _filled(schema: pa.Schema) -> pa.Schema:
-    """With a child in every struct, so that Parquet can hold it until more is known."""
+    """With a child in every struct, the document itself too, so that Parquet can hold it."""
     child = pa.struct([pa.field("", pa.null())])
-    return pa.schema([(field.name, _replace(field.type, child)) for field in schema])
+    return pa.schema(list(_replace(pa.struct(list(schema)), child)))
+
+
+def _emptied(array: pa.Array, type_: pa.DataType) -> pa.Array:
+    """Take the children out again that `_filled` put in."""
+    if array.type.equals(type_):
+        return array
+    missing = array.is_null() if array.null_count else None
+    if pa.types.is_list(type_):
+        # A slice keeps the offsets of the whole.
+        first = array.offsets[0]
+        items = array.values.slice(first.as_py(), array.offsets[len(array)].as_py() - first.as_py())
+        offsets = pc.subtract(array.offsets, first)
+        return pa.ListArray.from_arrays(
+            offsets, _emptied(items, type_.value_type), type=type_, mask=missing
+        )
+    if type_.num_fields:
+        children = [_emptied(array.field(at), field.type) for at, field in enumerate(type_)]
+        return pa.StructArray.from_arrays(children, fields=list(type_), mask=missing)
+    return pa.Array.from_buffers(type_, len(array), [array.is_valid().buffers()[1]])
 
 
 def _said(schema: pa.Schema) -> pa.Schema:
     """With text in place of structs without children."""
-    return pa.schema([(field.name, _replace(field.type, pa.string())) for field in schema])
+    return pa.schema([field.with_type(_replace(field.type, pa.string())) for field in schema])
 
 
 def _replace(type_: pa.DataType, empty: pa.DataType) -> pa.DataType:
@@ -109,4 +132,5 @@ def _replace(type_: pa.DataType, empty: pa.DataType) -> pa.DataType:
         return type_
     if not type_.num_fields:
         return empty
-    return pa.struct([(field.name, _replace(field.type, empty)) for field in type_])
+    # `pa.field` would end a name at a NUL.
+    return pa.struct([field.with_type(_replace(field.type, empty)) for field in type_])
