@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from connectome_dagster.local.collection import Document
+from connectome_dagster.local.operators import apply_operators, upsert_operators
 from connectome_dagster.local.query import equality_parts
 from connectome_dagster.local.update import apply_set, build_upsert
 
@@ -39,3 +40,4 @@ def _created(query: Document, data: Document) -> Document:
 
 SET = Change(apply_set, build_upsert)
 REPLACE = Change(_replacement, _created)
+OPERATE = Change(apply_operators, upsert_operators)

@@ -22,12 +22,13 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 
-def decode(text: bytes, what: str = "the body") -> tuple[Any, bool]:
+def decode(text: bytes, what: str = "the body", *, extended: bool = True) -> tuple[Any, bool]:
     """Read JSON text.
 
     Args:
         text: UTF-8.
         what: what the text is, for the message of an error.
+        extended: whether Extended JSON has its meaning; if not, it is documents like others.
 
     Returns:
         The value, and whether it is plain: made of what JSON itself has, without Extended JSON.
@@ -51,7 +52,7 @@ def decode(text: bytes, what: str = "the body") -> tuple[Any, bool]:
     _refuse_depth(value, 0)
     if _LONG_NUMBER.search(text):
         _refuse_long_integers(value)
-    if b'"$' not in text and rb"\u0024" not in text:
+    if not extended or (b'"$' not in text and rb"\u0024" not in text):
         return value, True
     try:
         return from_json_value(value), False

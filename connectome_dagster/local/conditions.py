@@ -1,0 +1,96 @@
+"""Which switches and faults hold for which collections.
+
+The server has one set of conditions; a group of collections may have its own, so that tests that
+share a server do not see each other's. Knows neither HTTP nor storage.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable
+
+from connectome_dagster.local.faults import Fault, FaultPlan
+from connectome_dagster.local.switches import Switches
+
+
+class Conditions:
+    """The switches and faults of some collections, and what their rate limit has seen.
+
+    Attributes:
+        switches: may be replaced at any time; the next request sees it.
+        faults: what goes wrong.
+    """
+
+    def __init__(self, switches: Switches | None = None, faults: Iterable[Fault] = ()) -> None:
+        self.switches = switches or Switches()
+        self.faults = FaultPlan(faults)
+        self._admitted: deque[float] = deque()
+
+    def wait(self, now: float) -> float:
+        """Count a request against the rate limit (U8); the seconds until it would be admitted.
+
+        Called by the event loop alone. A request that has to wait is not counted.
+        """
+        limit, window = self.switches.rate_limit, self.switches.rate_seconds
+        if limit is None:
+            return 0.0
+        while self._admitted and self._admitted[0] <= now - window:
+            self._admitted.popleft()
+        if len(self._admitted) >= limit:
+            return self._admitted[0] + window - now
+        self._admitted.append(now)
+        return 0.0
+
+    def remembered(self, collection: str) -> float:
+        """How many seconds of a collection's past a reader may be shown (U13)."""
+        return max(self.switches.stale_seconds, self.faults.stale_seconds(collection))
+
+    def reset(self) -> None:
+        """Switches as they are by default, no faults, nothing counted."""
+        self.switches = Switches()
+        self.faults.clear()
+        self._admitted.clear()
+
+
+class ConditionsByCollection:
+    """The server's conditions, and those of collections that have their own.
+
+    Args:
+        general: those of all other collections.
+
+    >>> conditions = ConditionsByCollection(Conditions())
+    >>> conditions.assign("movies", Conditions(Switches(page_cap=1)))
+    >>> conditions.of("movies").switches.page_cap, conditions.of("books").switches.page_cap
+    (1, None)
+    """
+
+    def __init__(self, general: Conditions) -> None:
+        self.general = general
+        self._own: dict[str, Conditions] = {}
+        self._lock = threading.Lock()
+
+    def of(self, collection: str) -> Conditions:
+        """What holds for a collection."""
+        return self._own.get(collection, self.general)
+
+    def own(self, collection: str) -> Conditions:
+        """A collection's own conditions, made from the general switches if it has none yet."""
+        with self._lock:
+            if collection not in self._own:
+                self._own[collection] = Conditions(self.general.switches)
+            return self._own[collection]
+
+    def assign(self, collection: str, conditions: Conditions) -> None:
+        """Let these conditions hold for a collection, whatever the general ones are."""
+        with self._lock:
+            self._own[collection] = conditions
+
+    def release(self, collection: str) -> None:
+        """Let the general conditions hold for a collection."""
+        with self._lock:
+            self._own.pop(collection, None)
+
+    def remembered(self, collection: str) -> float:
+        """How many seconds of a collection's past a reader may be shown (U13)."""
+        return self.of(collection).remembered(collection)
