@@ -101,7 +101,7 @@ def nests_deeper(body: bytes, levels: int) -> bool:
     looks deep is the structure scanned. It may take no notice of `_BLOCK` levels more.
     """
     codes = np.frombuffer(body, dtype=np.uint8)
-    codes = codes[: len(codes) // _BLOCK * _BLOCK] | 0x20  # now [ is { and ] is }
+    codes = codes[: len(codes) // _BLOCK * _BLOCK] | np.uint8(0x20)  # now [ is { and ] is }
     if not len(codes):
         return False
     # Two for what opens, nothing for what closes, one for all else: summed eight at a time, since
@@ -277,6 +277,7 @@ class Splitter:
         try:
             whole = msgspec.json.decode(bytes(self._buffer))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self._buffer.clear()  # nothing here waits for a piece
             return b"", False
         where = f" at response_path={self._path!r}" if self._path else ""
         said = " (the service reports an error)" if _reports_error(whole) else ""
@@ -323,6 +324,13 @@ def _skip_space(text: bytes | bytearray, at: int) -> int:
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|"', re.DOTALL)
 
 
+def _name(text: bytes) -> str:
+    try:
+        return msgspec.json.decode(text, type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""  # no name that anybody asks for; the whole wrapper is parsed at its end
+
+
 def _array_in_wrapper(head: bytes, path: str | None) -> int:
     """Position of the bracket that opens the documents in a wrapper; -1 if it is not there yet.
 
@@ -338,7 +346,7 @@ def _array_in_wrapper(head: bytes, path: str | None) -> int:
         if text == b'"':
             return -1
         if kind == _QUOTE:
-            name = text[1:-1].decode("utf-8", "backslashreplace")
+            name = _name(text)
         elif kind == ord(":"):
             names[-1] = name
         elif kind == ord("[") and kinds == [ord("{")] * len(kinds) and kinds:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -22,23 +23,26 @@ def same_bits(left: pa.RecordBatch, right: pa.RecordBatch) -> bool:
 
 
 def shown(batch: pa.RecordBatch) -> list[object]:
-    # Timestamps as numbers: Python has no year beyond 9999.
-    table = pa.Table.from_batches([batch])  # pa.table would end a name at a NUL
-    return table.cast(_plain(batch.schema)).to_pylist()
+    return [values_of(column) for column in batch.columns]
 
 
-def _plain(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([f.with_type(_plain_type(f.type)) for f in schema])
+def values_of(array: pa.Array) -> list[object]:
+    """The values; timestamps as numbers, since Python has no year beyond 9999."""
+    if pa.types.is_timestamp(array.type):
+        return list(array.cast(pa.int64()).to_pylist())
+    if pa.types.is_struct(array.type):
+        members = [values_of(child) for child in array.flatten()]
+        rows = zip(*members, strict=True) if members else ((),) * len(array)
+        return [row if there else None for row, there in zip(rows, present(array), strict=True)]
+    if pa.types.is_list(array.type):
+        items = iter(values_of(array.flatten()))
+        lengths = pc.list_value_length(array).to_pylist()
+        return [None if n is None else [next(items) for _ in range(n)] for n in lengths]
+    return list(array.to_pylist())
 
 
-def _plain_type(type_: pa.DataType) -> pa.DataType:
-    if pa.types.is_timestamp(type_):
-        return pa.int64()
-    if pa.types.is_struct(type_):
-        return pa.struct([f.with_type(_plain_type(f.type)) for f in type_])
-    if pa.types.is_list(type_):
-        return pa.list_(_plain_type(type_.value_type))
-    return type_
+def present(array: pa.Array) -> list[bool]:
+    return list(array.is_valid().to_pylist())
 
 
 @settings(max_examples=250, deadline=None)
