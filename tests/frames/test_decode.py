@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from connectome_dagster.errors import MalformedResponse
+from connectome_dagster.frames.decode import Decoded, Hints, decode
+from connectome_dagster.frames.exact import NotDocuments
+from connectome_dagster.frames.schema import Unmergeable, conform, merge_schemas
+from connectome_dagster.frames.split import Splitter
+from tests.frames.cutting import BrokeOff, chunked, pieces_of
+from tests.frames.documents import collections
+from tests.frames.test_compiled import values_of
+from tests.frames.test_schema import plain
+
+SUITE = Path(__file__).parents[3] / "shared" / "json-test-suite"
+PARSING = sorted((SUITE / "test_parsing").glob("*.json")) if SUITE.is_dir() else []
+needs_suite = pytest.mark.skipif(not PARSING, reason="../shared/json-test-suite is not here")
+
+
+def named(prefix: str) -> list[Path]:
+    return [path for path in PARSING if path.name.startswith(prefix)]
+
+
+def decode_body(body: bytes, piece_bytes: int = 1 << 20, step: int = 0) -> list[Decoded]:
+    chunks = chunked(body, range(0, len(body), step)) if step else [body]
+    return list(pieces_of(chunks, Splitter(None, piece_bytes), lambda p: decode(p, Hints())))
+
+
+@needs_suite
+@pytest.mark.parametrize("path", named("n_"), ids=lambda path: path.stem)
+def test_what_is_not_json_is_refused_as_a_value_and_as_a_body(path: Path) -> None:
+    text = path.read_bytes()
+    if text.strip(b" \t\r\n") and path.stem != "n_structure_close_unopened_array":
+        with pytest.raises(NotDocuments):
+            decode(b'{"v":%s}' % text, Hints())
+        with pytest.raises((MalformedResponse, BrokeOff)):
+            decode_body(b'[{"v":%s}]' % text)
+    for step in (0, 1) if len(text) < 1000 else (0,):
+        with pytest.raises((MalformedResponse, BrokeOff)):
+            decode_body(text, 1, step)
+
+
+@needs_suite
+@pytest.mark.parametrize("path", named("y_"), ids=lambda path: path.stem)
+def test_what_is_json_is_read_as_a_value(path: Path) -> None:
+    text = path.read_bytes()
+    batch = decode(b'{"v":%s}' % text, Hints()).batch
+    batch.validate(full=True)
+    assert batch.num_rows == 1
+    expected = json.loads(text)
+    if expected is None or isinstance(expected, (str, int, float)):
+        assert batch.column("v").to_pylist() == [expected]
+    elif isinstance(expected, dict):
+        read = batch.column("v").to_pylist()[0]
+        assert read == expected
+    else:
+        assert len(batch.column("v").to_pylist()[0]) == len(expected)
+
+
+@needs_suite
+@pytest.mark.parametrize("path", named("i_"), ids=lambda path: path.stem)
+def test_what_json_leaves_open_is_read_or_refused_but_never_crashes(path: Path) -> None:
+    try:
+        batch = decode(b'{"v":%s}' % path.read_bytes(), Hints()).batch
+    except NotDocuments:
+        return
+    batch.validate(full=True)
+    assert batch.num_rows == 1
+
+
+@pytest.mark.parametrize("levels", [121, 500, 1000, 5000, 20_000, 100_000])
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}"), (b'[{"a":', b"}]")])
+def test_nesting_without_end_is_refused_and_does_not_crash(
+    levels: int, opening: bytes, closing: bytes
+) -> None:
+    text = b'{"v":%s1%s}' % (opening * levels, closing * levels)
+    with pytest.raises(NotDocuments, match="nested deeper"):
+        decode(text, Hints())
+
+
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_a_hundred_levels_are_read(opening: bytes, closing: bytes) -> None:
+    value = opening * 100 + b"1" + closing * 100
+    batch = decode(b'{"v":%s}' % value, Hints()).batch
+    assert batch.to_pylist() == [{"v": json.loads(value)}]
+    mixed = decode(b'{"v":%s},{"v":1,"w":9223372036854775808}' % value, Hints())
+    assert mixed.batch.column("v").to_pylist() == [value.decode(), "1"]
+    grown = merge_schemas(batch.schema, decode(b'{"w":1}', Hints()).batch.schema)
+    assert conform(batch, grown).num_rows == 1
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    collections(),
+    st.lists(st.integers(0, 10**6), max_size=6),
+    st.integers(1, 400),
+    st.sampled_from([b"[%s]", b'{"data":[%s],"n":1}']),
+)
+def test_what_is_decoded_does_not_depend_on_chunks_and_pieces(
+    texts: list[str], cuts: list[int], piece_bytes: int, frame: bytes
+) -> None:
+    piece = ",".join(texts).encode()
+    whole = decode(piece, Hints()).batch
+    chunks = chunked(frame % piece, cuts)
+    splitter = Splitter(None, piece_bytes)
+    batches = [d.batch for d in pieces_of(chunks, splitter, lambda p: decode(p, Hints()))]
+    assert sum(batch.num_rows for batch in batches) == whole.num_rows
+    schema = pa.schema([])
+    try:
+        for batch in batches:
+            schema = merge_schemas(schema, batch.schema)
+        rows = pa.Table.from_batches([conform(batch, schema) for batch in batches], schema)
+    except Unmergeable:
+        return
+    assert set(schema.names) == set(whole.schema.names)
+    for name in schema.names:
+        column = rows.select([schema.get_field_index(name)]).combine_chunks().column(0).chunk(0)
+        theirs = whole.column(whole.schema.get_field_index(name))
+        if column.type.equals(theirs.type):
+            assert plain(values_of(column)) == plain(values_of(theirs))
+
+
+def test_a_field_known_to_be_mixed_is_text_in_every_piece() -> None:
+    hints = Hints(as_text=frozenset({("a",), ("b", "[]", "c")}))
+    batch = decode(b'{"a":1.50,"b":[{"c":"x"},{"c":{"d" : 1}}]},{"a":null}', hints).batch
+    assert batch.to_pylist() == [
+        {"a": "1.50", "b": [{"c": "x"}, {"c": '{"d":1}'}]},
+        {"a": None, "b": None},
+    ]
+
+
+def test_one_title_that_is_a_number_makes_text_of_titles_alone() -> None:
+    decoded = decode(b'{"Title":"ABC","n":1},{"Title":300,"n":2}', Hints())
+    assert decoded.batch.schema.types == [pa.string(), pa.int64()]
+    assert decoded.batch.column("Title").to_pylist() == ["ABC", "300"]
+    assert decoded.conflicts == {("Title",): ("string", "int")}
