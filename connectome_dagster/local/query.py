@@ -72,8 +72,8 @@ def equalities(query: Mapping[str, Any]) -> dict[str, Any]:
 def equality_parts(query: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Every equality part of a filter in its order, as an upsert takes them over.
 
-    `$eq`, and what amounts to it: `$in` and `$all` with one value, `$or` with one filter. What is
-    malformed is passed over: `compile_filter` is there to refuse it.
+    `$eq`, and what amounts to it: `$in` with one value, each value of `$all`, `$or` with one
+    filter. What is malformed is passed over: `compile_filter` is there to refuse it.
     """
     for name, value in query.items():
         if name in {"$and", "$or"} and isinstance(value, list):
@@ -93,10 +93,12 @@ def equality_parts(query: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _equality_operand(path: str, operation: str, operand: Any) -> Iterator[tuple[str, Any]]:
     if operation == "$eq":
         yield path, operand
-    elif operation in {"$in", "$all"} and isinstance(operand, list) and len(operand) == 1:
-        only = operand[0]
-        if not isinstance(only, (Regex, re.Pattern)) and not _is_operators(only):
-            yield path, only
+    elif isinstance(operand, list) and (
+        operation == "$all" or (operation == "$in" and len(operand) == 1)
+    ):
+        for value in operand:
+            if not isinstance(value, (Regex, re.Pattern)) and not _is_operators(value):
+                yield path, value
 
 
 @dataclass(frozen=True)

@@ -249,6 +249,8 @@ def _in_element(array: list[Any], item: Any, path: Parts, position: int) -> _Ope
     in_document = isinstance(item, dict)
     if index is not None and index < len(array) and not (in_document and name in item):
         if position + 1 == len(path):
-            return _Settled(sort_key(array[index]))
+            # an array at a named position is compared whole, an empty one as everywhere
+            at_index = array[index]
+            return _Settled(EMPTY_ARRAY_SORT_KEY if at_index == [] else sort_key(at_index))
         return (array[index], position + 1)
     return (item if in_document else {}, position)

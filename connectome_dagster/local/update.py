@@ -86,7 +86,7 @@ def build_upsert(query: Mapping[str, Any], data: Mapping[str, Any]) -> Document:
             if path == other or path.startswith(f"{other}.") or other.startswith(f"{path}."):
                 raise UpdateError(f"upsert: the filter gives {path!r} a value twice")
         seen.append(path)
-        _check_path(path, reference_fields=True)
+        _check_path(path, of_filter=True)
         _check_value(value, path, path.count(".") + 1)
         base = _set_fields(base, _nested(path, value), "")
     document = apply_set(base, data)
@@ -123,11 +123,12 @@ def _tree(data: Any) -> Tree:
     return tree
 
 
-def _check_path(path: str, *, reference_fields: bool = False) -> None:
+def _check_path(path: str, *, of_filter: bool = False) -> None:
+    # what an upsert takes from a filter may be named as filters name it: empty, or a DBRef's part
     for part in path.split("."):
-        if not part:
-            raise UpdateError(f"the path {path!r} has an empty field name")
-        if part[0] == "$" and not (reference_fields and part in _REFERENCE_FIELDS):
+        if not part and not of_filter:
+            raise UpdateError(f"the path {shown(path)} has an empty field name")
+        if part[:1] == "$" and not (of_filter and part in _REFERENCE_FIELDS):
             raise UpdateError(
                 f"the field name {part!r} in {shown(path)} must not start with $: "
                 "data holds fields and their values, no operators"

@@ -60,6 +60,13 @@ CASES: list[tuple[Any, list[dict[str, Any]], list[int]]] = [
     ({"a.b": 1}, [{"a": [{"b": [4, 1]}]}, {"a": {"b": [2, 3]}}], [0, 1]),
     ({"a.b": 1}, [{"a": {"b": 0}}, {"a": []}], [1, 0]),
     ({"a.0": 1}, [{"a": [3, 1]}, {"a": [2, 9]}], [1, 0]),
+    # an array at a position counts whole, an empty one as an empty array does: below null
+    (
+        {"a.0": 1},
+        [{"a": [5]}, {"a": [None]}, {"a": [[]]}, {"a": []}, {"a": [[0]]}],
+        [2, 1, 3, 0, 4],
+    ),
+    ({"a.0": -1}, [{"a": [5]}, {"a": [None]}, {"a": [[]]}, {"a": "b"}], [0, 1, 3, 2]),
     ({"a.1.b": 1}, [{"a": [0, {"b": 3}]}, {"a": [9, {"b": 2}]}, {"a": [1]}], [2, 1, 0]),
     # two paths through one array take the same element
     (
