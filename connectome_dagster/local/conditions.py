@@ -12,13 +12,13 @@ from collections.abc import Iterable
 
 from connectome_dagster.local.faults import Fault, FaultPlan
 from connectome_dagster.local.switches import Switches
+from connectome_dagster.local.verbs import Verb, offered
 
 
 class Conditions:
     """The switches and faults of some collections, and what their rate limit has seen.
 
     Attributes:
-        switches: may be replaced at any time; the next request sees it.
         faults: what goes wrong.
     """
 
@@ -26,6 +26,21 @@ class Conditions:
         self.switches = switches or Switches()
         self.faults = FaultPlan(faults)
         self._admitted: deque[float] = deque()
+
+    @property
+    def switches(self) -> Switches:
+        """May be replaced at any time; the next request sees it."""
+        return self._switches
+
+    @switches.setter
+    def switches(self, switches: Switches) -> None:
+        self._switches = switches
+        self._verbs = offered(switches)
+
+    @property
+    def verbs(self) -> dict[str, dict[str, Verb]]:
+        """What the switches offer, by name in the path and method."""
+        return self._verbs
 
     def wait(self, now: float) -> float:
         """Count a request against the rate limit (U8); the seconds until it would be admitted.

@@ -5,6 +5,7 @@ What it answers is decided in `app`; what it keeps, in `store`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import socket
@@ -20,12 +21,17 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from connectome_dagster.local import bodies
-from connectome_dagster.local.app import MAX_BODY_BYTES, DataApi, application
+from connectome_dagster.local.activity import Activity
+from connectome_dagster.local.app import DataApi, application
 from connectome_dagster.local.collection import Document
+from connectome_dagster.local.conditions import Conditions, ConditionsByCollection
+from connectome_dagster.local.delivery import TRANSPORT, reset
+from connectome_dagster.local.faults import Fault, FaultPlan
 from connectome_dagster.local.log import RequestLog
 from connectome_dagster.local.page import Page
 from connectome_dagster.local.seed import read_seed
 from connectome_dagster.local.store import Store
+from connectome_dagster.local.switches import Switches
 
 # Starting takes some 50 ms; an overloaded machine may take a hundred times that.
 START_SECONDS = 10.0
@@ -46,7 +52,11 @@ class LocalServer:
         data: directory in which documents are kept; None keeps them in memory.
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
-        max_body_bytes: larger request bodies are refused with 413.
+        switches: the answers to the API's open questions (U1-U14).
+        faults: what goes wrong on purpose.
+
+    Attributes:
+        log: the last requests, and what they applied.
 
     Raises:
         JournalError: `data` cannot be used.
@@ -69,19 +79,22 @@ class LocalServer:
         data: Path | str | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
-        max_body_bytes: int = MAX_BODY_BYTES,
+        switches: Switches | None = None,
+        faults: Iterable[Fault] = (),
     ) -> None:
         self.read_credential = _credential(read_credential)
         self.write_credential = _credential(write_credential)
         self.log = RequestLog()
-        self._max_body_bytes = max_body_bytes
+        self._conditions = ConditionsByCollection(Conditions(switches, faults))
         self._host = host
         self._thread: threading.Thread | None = None
         with ExitStack() as undo:
             self._socket = _listen(host, port)
             undo.callback(self._socket.close)
             self._port = int(self._socket.getsockname()[1])
-            self._store = Store(None if data is None else Path(data))
+            self._store = Store(
+                None if data is None else Path(data), remember=self._conditions.remembered
+            )
             undo.callback(self._store.close)
             for name in collections:
                 self._store.add_collection(name)
@@ -118,7 +131,8 @@ class LocalServer:
             self._store,
             read_credential=self.read_credential,
             write_credential=self.write_credential,
-            max_body_bytes=self._max_body_bytes,
+            conditions=self._conditions,
+            log=self.log,
         )
         page = Page(
             self._store,
@@ -126,18 +140,20 @@ class LocalServer:
             read_credential=self.read_credential,
             write_credential=self.write_credential,
         )
+        self._activity = api.activity
         self._server = _Server(
+            api.activity,
             uvicorn.Config(
                 application(api, page.routes()),
                 lifespan="off",
-                http=_WithoutAccessLog,
+                http=_protocol(self._conditions.general.faults),
                 ws="none",
                 log_config=None,
                 # Below it uvicorn logs whole requests, whose path holds the credential.
                 log_level="info",
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=STOP_SECONDS,
-            )
+            ),
         )
         self._thread = threading.Thread(
             target=self._server.run,
@@ -231,27 +247,48 @@ class LocalServer:
         return self._store.documents(name)
 
 
-class _WithoutAccessLog(HttpToolsProtocol):
-    """Logs no path, for the credential is in it.
+class _Protocol(HttpToolsProtocol):
+    """Logs no path, for the credential is in it; hands the application the connection.
 
     uvicorn's own switch acts on the process's logger, which other servers may share.
     """
+
+    faults: FaultPlan
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.access_log = False
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        if self.faults.strike_connection() is not None:
+            reset(transport)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {TRANSPORT: self.transport}  # type: ignore[dict-item]  # ASGI leaves the value open
+
+
+def _protocol(faults: FaultPlan) -> type[_Protocol]:
+    # uvicorn makes one for each connection, of a class that it is given.
+    return type("_Protocol", (_Protocol,), {"faults": faults})
+
 
 class _Server(uvicorn.Server):
-    """Says when it answers, instead of being asked again and again."""
+    """Says when it answers, instead of being asked again and again; ends what is due later."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, activity: Activity, config: uvicorn.Config) -> None:
         super().__init__(config)
+        self._activity = activity
         self.answers = threading.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.answers.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._activity.end()
+        await super().shutdown(sockets)
 
 
 def _listen(host: str, port: int) -> socket.socket:

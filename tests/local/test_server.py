@@ -18,6 +18,7 @@ import requests
 
 from connectome_dagster.local.http_errors import BadRequest
 from connectome_dagster.local.server import LocalServer
+from connectome_dagster.local.switches import Switches
 
 READ, WRITE = "read-credential-of-the-tests", "write-credential-of-the-tests"
 MAX_BODY = 1_000_000
@@ -37,7 +38,7 @@ VERBS = {**READS, **WRITES}
 @pytest.fixture(scope="module")
 def running() -> Iterator[LocalServer]:
     with LocalServer(
-        read_credential=READ, write_credential=WRITE, max_body_bytes=MAX_BODY
+        read_credential=READ, write_credential=WRITE, switches=Switches(max_body_bytes=MAX_BODY)
     ) as server:
         yield server
 
