@@ -28,7 +28,7 @@ from connectome_dagster.local.text import decode_plainly
 
 # A look at what documents are like, and at what was asked in the last minutes.
 DOCUMENTS = 5
-REQUESTS = 50
+REQUESTS = 25
 # Documents are laid out for the page as long as they are no more than this together: of larger
 # ones fewer are shown.
 PREVIEW_BYTES = 2_000_000
