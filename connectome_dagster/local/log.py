@@ -6,9 +6,8 @@ Knows no path, no body and no credential, so it cannot show one.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 # A test sends tens of requests, a demonstration some thousands; an entry takes half a kilobyte.
@@ -100,13 +99,15 @@ class RequestLog:
         self._max_entries = max_entries
         self._max_ids = max_ids
         self._lock = threading.Lock()
-        self._entries: OrderedDict[int, Entry] = OrderedDict()
+        # What is known of each request by the names of `Entry`, which is made when it is asked for:
+        # every request is taken down, few are looked at.
+        self._known: dict[int, dict[str, Any]] = {}
         self._ids = 0
         self._last = 0
         self._forgotten = 0
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._known)
 
     @property
     def forgotten(self) -> int:
@@ -117,23 +118,23 @@ class RequestLog:
         """Take down a request that arrived; returns its sequence number."""
         with self._lock:
             self._last += 1
-            self._entries[self._last] = Entry(self._last, method)
+            self._known[self._last] = {"sequence": self._last, "method": method}
             self._forget()
             return self._last
 
     def note(self, sequence: int, **known: Any) -> None:
         """Add what is known of a request by now, by the names of `Entry`."""
         with self._lock:
-            entry = self._entries.get(sequence)
+            entry = self._known.get(sequence)
             if entry is not None:
-                self._entries[sequence] = replace(entry, **known)
+                entry.update(known)
 
     def apply(self, sequence: int, applied: Applied) -> None:
         """Add a change that a request made."""
         with self._lock:
-            entry = self._entries.get(sequence)
+            entry = self._known.get(sequence)
             if entry is not None:
-                self._entries[sequence] = replace(entry, applied=(*entry.applied, applied))
+                entry["applied"] = (*entry.get("applied", ()), applied)
                 self._ids += len(applied)
                 self._forget()
 
@@ -154,15 +155,15 @@ class RequestLog:
             last: at most so many, the newest.
         """
         with self._lock:
-            entries = list(self._entries.values())
-        found = [
-            entry
-            for entry in entries
-            if entry.sequence > after
-            and (collections is None or entry.collection in collections)
-            and (verb is None or entry.verb == verb)
-        ]
-        return found if last is None else found[len(found) - min(last, len(found)) :]
+            found = [
+                known
+                for known in self._known.values()
+                if known["sequence"] > after
+                and (collections is None or known.get("collection", "") in collections)
+                and (verb is None or known.get("verb", "") == verb)
+            ]
+            newest = found if last is None else found[len(found) - min(last, len(found)) :]
+            return [Entry(**known) for known in newest]
 
     def changes(self, *, collections: Collection[str] | None = None) -> list[tuple[Entry, Applied]]:
         """Everything that was applied and is still in the log, in the order of application."""
@@ -177,17 +178,17 @@ class RequestLog:
         """Forget everything, or what was to these collections."""
         names = None if collections is None else set(collections)
         with self._lock:
-            for sequence, entry in list(self._entries.items()):
-                if names is None or entry.collection in names:
+            for sequence, known in list(self._known.items()):
+                if names is None or known.get("collection", "") in names:
                     self._drop(sequence)
 
     def _forget(self) -> None:
-        while len(self._entries) > self._max_entries or (
-            self._ids > self._max_ids and len(self._entries) > 1
+        while len(self._known) > self._max_entries or (
+            self._ids > self._max_ids and len(self._known) > 1
         ):
-            self._drop(next(iter(self._entries)))
+            self._drop(next(iter(self._known)))
             self._forgotten += 1
 
     def _drop(self, sequence: int) -> None:
-        entry = self._entries.pop(sequence)
-        self._ids -= sum(map(len, entry.applied))
+        known = self._known.pop(sequence)
+        self._ids -= sum(map(len, known.get("applied", ())))

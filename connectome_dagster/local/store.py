@@ -281,7 +281,11 @@ class Store:
             for position, document in enumerate(documents):
                 one = self._checked(document, len(added), plain and not ids.native, ids)
                 if isinstance(one, Stored) and ids.client == "unique":
-                    one = _of_new_id(one, position, collection.ids, taken)
+                    key = comparison_key(one.document["_id"])
+                    one = (
+                        _duplicate(one, position) if key in collection.ids or key in taken else one
+                    )
+                    taken.add(key)
                 if isinstance(one, Stored):
                     added.append(one)
                     continue
@@ -526,21 +530,15 @@ def _with_id(document: Document, ids: Ids) -> Document:
 def _refuse_known_ids(added: list[Stored], known: Mapping[Key, int]) -> None:
     seen: set[Key] = set()
     for position, one in enumerate(added):
-        checked = _of_new_id(one, position, known, seen)
-        if isinstance(checked, HttpError):
-            raise checked
+        key = comparison_key(one.document["_id"])
+        if key in known or key in seen:
+            raise _duplicate(one, position)
+        seen.add(key)
 
 
-def _of_new_id(
-    one: Stored, position: int, known: Mapping[Key, int], seen: set[Key]
-) -> Stored | HttpError:
-    """The document, if no other one has its `_id`; else what it is refused with."""
-    key = comparison_key(one.document["_id"])
-    if key in known or key in seen:
-        shown = encode(one.document["_id"], plain=False).decode()
-        return BadRequest(f"duplicate _id {shown} (document {position} of what was sent)")
-    seen.add(key)
-    return one
+def _duplicate(one: Stored, position: int) -> BadRequest:
+    shown = encode(one.document["_id"], plain=False).decode()
+    return BadRequest(f"duplicate _id {shown} (document {position} of what was sent)")
 
 
 def _pieces(texts: Iterable[bytes]) -> Iterator[bytes]:
