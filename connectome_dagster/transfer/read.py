@@ -248,7 +248,7 @@ class Documents:
     ) -> Iterator[T]:
         """Send the request and give what its pieces decode to; the report stands at the end."""
         trouble: ReadInterrupted | MalformedResponse
-        tally.rows = 0
+        tally.begin_again()
         with self._client.stream(self._call, self._credentials) as body:
             splitter = Splitter(self._response_path, self._piece_bytes)
             pipeline = Pipeline(splitter, decode_piece)
@@ -286,6 +286,10 @@ class _Tally:
     retries: int = 0
     bytes_received: int = 0
     kinds: dict[Path, dict[str, None]] = field(default_factory=dict)
+
+    def begin_again(self) -> None:
+        self.rows = 0
+        self.kinds = {}  # of a field that became text, what was below it counts no longer
 
     def note(self, conflicts: Mapping[Path, Iterable[str]]) -> None:
         for path, kinds in conflicts.items():

@@ -504,6 +504,9 @@ class TestCuts:
         whole = documents_of(echo)
         assert cut_finely.to_pylist() == whole.to_pylist() == documents
         assert cut_finely.to_arrow() == whole.to_arrow()
+        assert cut_finely.report is not None
+        assert whole.report is not None
+        assert set(cut_finely.report.conflicts) == set(whole.report.conflicts)
 
     @pytest.fixture
     def echo(self) -> Iterator[ScriptedServer]:
@@ -591,6 +594,13 @@ class TestConflictsBetweenPieces:
             assert docs.report is not None
             assert sorted(docs.report.conflicts) == ["a.b", "a.c[].d", "e"]
             assert docs.report.requests == 2
+
+    def test_what_is_below_a_field_that_became_text_is_no_conflict_of_its_own(self) -> None:
+        with serving(in_two_pieces([[1, True]], [{"a": 1}])) as server:
+            docs = documents_of(server, piece_bytes=50)
+            assert docs.to_arrow().column("v").to_pylist() == ["[1,true]", '{"a":1}']
+            assert docs.report is not None
+            assert list(docs.report.conflicts) == ["v"]
 
     def test_dates_that_turn_out_to_be_text_are_no_conflict(self) -> None:
         text = "2024-01-01T00:00:00.000Z"
