@@ -93,7 +93,7 @@ class DataApi:
         self._store = store
         self._credentials = {"read": read_credential, "write": write_credential}
         self._conditions = conditions or ConditionsByCollection(Conditions())
-        self._requests = log or RequestLog()
+        self._requests = RequestLog() if log is None else log
         self.activity = Activity()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

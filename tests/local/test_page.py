@@ -122,6 +122,27 @@ def test_it_shows_the_last_requests_newest_first(server: LocalServer) -> None:
     assert rows[0][1:] == newest
 
 
+def test_a_request_to_the_data_api_is_in_the_list_without_its_credential(
+    server: LocalServer,
+) -> None:
+    url = f"{server.base_url}/collection/batchwrite/{{}}/movies"
+    body = b'[{"title":"Movie ABC"}]'
+    requests.post(url.format(WRITE), data=body, timeout=10)
+    requests.post(url.format(READ), data=body, timeout=10)
+
+    page = get(server)
+
+    refused, done = [row for row in PageParts(page.text).rows if row]
+    assert (done[1:4], done[5:]) == (
+        ["POST batchwrite", "movies", "200"],
+        [str(len(body)), str(len(b'{"inserted":1}'))],
+    )
+    assert float(done[4]) > 0
+    assert refused[1:4] == ["POST batchwrite", "movies", "403"]
+    assert READ not in page.text
+    assert WRITE not in page.text
+
+
 def test_a_request_that_is_not_answered_yet_is_there_without_a_status(server: LocalServer) -> None:
     server.log.begin("POST")
 
