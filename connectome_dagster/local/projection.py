@@ -245,7 +245,7 @@ def _int32(value: Any) -> int:
     return int(max(-(2**31), min(value, 2**31 - 1)))
 
 
-def _include(document: Document, below: _Below, root: Document) -> Document:
+def _include(document: Document, below: _Below, root: Document, slices: bool = True) -> Document:
     shown_fields: Document = {}
     fields = below.fields
     for name, value in document.items():
@@ -253,24 +253,29 @@ def _include(document: Document, below: _Below, root: Document) -> Document:
         if node is True:
             shown_fields[name] = value
         elif isinstance(node, _Below):
-            inner = _include_below(value, node, root)
+            inner = _include_below(value, node, root, slices)
             if inner is not MISSING:
                 shown_fields[name] = inner
         elif isinstance(node, (_Slice, _FirstMatch)):
-            _show_part(shown_fields, name, value, node)
+            _show_part(shown_fields, name, value, node, slices)
     for name, node in fields.items():
         _compute(shown_fields, document, name, node, root)
     return shown_fields
 
 
-def _include_below(value: Any, below: _Below, root: Document) -> Any:
+def _include_below(value: Any, below: _Below, root: Document, slices: bool) -> Any:
     if isinstance(value, dict):
-        return _include(value, below, root)
+        return _include(value, below, root, slices)
     if isinstance(value, list):
-        items = [_include_below(item, below, root) for item in value]
+        items = [_include_below(item, below, root, _still(slices, item)) for item in value]
         return [item for item in items if item is not MISSING]
     # where fields are computed below a scalar, a document takes its place
     return (_include({}, below, root) or MISSING) if _computes(below) else MISSING
+
+
+def _still(slices: bool, item: Any) -> bool:
+    """Whether `$slice` goes on in an element: never through an array that is in an array."""
+    return slices and not isinstance(item, list)
 
 
 def _compute(
@@ -291,9 +296,11 @@ def _computes(below: _Below) -> bool:
     )
 
 
-def _show_part(shown_fields: Document, name: str, value: Any, node: _Slice | _FirstMatch) -> None:
+def _show_part(
+    shown_fields: Document, name: str, value: Any, node: _Slice | _FirstMatch, slices: bool
+) -> None:
     if isinstance(node, _Slice):
-        shown_fields[name] = node.of(value) if isinstance(value, list) else value
+        shown_fields[name] = node.of(value) if slices and isinstance(value, list) else value
     elif isinstance(value, list):
         for item in value:
             if node.test(item):
@@ -301,9 +308,9 @@ def _show_part(shown_fields: Document, name: str, value: Any, node: _Slice | _Fi
                 return
 
 
-def _exclude(value: Any, below: _Below, root: Document) -> Any:
+def _exclude(value: Any, below: _Below, root: Document, slices: bool = True) -> Any:
     if isinstance(value, list):
-        return [_exclude(item, below, root) for item in value]
+        return [_exclude(item, below, root, _still(slices, item)) for item in value]
     if not isinstance(value, dict):
         return value
     shown_fields: Document = {}
@@ -312,7 +319,7 @@ def _exclude(value: Any, below: _Below, root: Document) -> Any:
         if node is None or node is True:
             shown_fields[name] = item
         elif isinstance(node, _Below):
-            shown_fields[name] = _exclude(item, node, root)
+            shown_fields[name] = _exclude(item, node, root, slices)
         elif isinstance(node, (_Slice, _FirstMatch)):
-            _show_part(shown_fields, name, item, node)
+            _show_part(shown_fields, name, item, node, slices)
     return shown_fields

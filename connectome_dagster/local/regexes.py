@@ -80,7 +80,7 @@ def _compiled(pattern: str, options: str) -> Any:
         if letter in options:
             flags |= flag
     try:
-        translated = _Translation(rest, spelled_out, "x" in options).result()
+        translated = _Translation(rest, spelled_out, "x" in options, ucp).result()
         return regex.compile(translated, flags)
     except QueryError:
         raise
@@ -152,10 +152,11 @@ class _Translation:
     Differs: `\Z`, `\z`, `\h`, `\Q…\E`, `\k<name>`, `\g{1}`, `\x{…}`, and ASCII classes.
     """
 
-    def __init__(self, pattern: str, spelled_out: bool, extended: bool) -> None:
+    def __init__(self, pattern: str, spelled_out: bool, extended: bool, ucp: bool) -> None:
         self.pattern = pattern
         self.spelled_out = spelled_out
         self.extended = extended
+        self.ucp = ucp
         self.at = 0
         self.in_class = False
 
@@ -171,7 +172,7 @@ class _Translation:
             return self._escape()
         if self.in_class:
             if letter == "[":
-                return self._take(_POSIX_CLASS) or self._skip(1, "\\[")
+                return self._posix_class() or self._skip(1, "\\[")
             self.in_class = letter != "]"
             # doubled, these are operations on sets for `regex` and letters for PCRE
             return self._skip(1, f"\\{letter}" if letter in "&|~" else letter)
@@ -182,6 +183,8 @@ class _Translation:
             return self._skip(1, "\\{")  # for `regex` it could open an approximate match
         if letter == "(" and _RECURSION.match(self.pattern, self.at):
             raise QueryError("$regex: recursion is not supported by the local server")
+        if letter == "(" and (verb := _VERB.match(self.pattern, self.at)):
+            return self._skip(len(verb[0]), _verb(verb[1], named=verb[2] is not None))
         if letter == "#" and self.extended:
             return self._take(_COMMENT)
         return self._skip(1, letter)
@@ -194,19 +197,33 @@ class _Translation:
         found = what.match(self.pattern, self.at)
         return self._skip(len(found[0]), found[0]) if found else ""
 
+    def _posix_class(self) -> str:
+        name = self._take(_POSIX_CLASS)
+        return _UCP_DIGITS.get(name, name) if self.ucp else name
+
     def _escape(self) -> str:
         letter = self.pattern[self.at + 1]
         if letter == "Q":
             quoted, _, _ = self.pattern[self.at + 2 :].partition("\\E")
             return self._skip(len(quoted) + 4, regex.escape(quoted, special_only=False))
         if letter in "pP" and (property_name := self._take(_PROPERTY)):
-            return property_name
+            return self._property(property_name)
         if letter == "x" and (found := _CODE_POINT.match(self.pattern, self.at)):
             return self._skip(len(found[0]), f"\\U{int(found[1], 16):08x}")
         if not self.in_class and (found := _REFERENCE.match(self.pattern, self.at)):
             name = next(group for group in found.groups() if group)
             return self._skip(len(found[0]), f"\\g<{name}>")
         return self._skip(2, self._class_escape(letter))
+
+    def _property(self, text: str) -> str:
+        inside = _OWN_PROPERTIES.get(text[3:-1].strip())
+        if inside is None:
+            return text
+        if not self.in_class:
+            return f"[{'^' if text[1] == 'P' else ''}{inside}]"
+        if text[1] == "P":
+            raise QueryError(f"$regex: {text} in a class is not supported by the local server")
+        return inside
 
     def _class_escape(self, letter: str) -> str:
         if letter == "E":
@@ -223,11 +240,24 @@ class _Translation:
         return f"\\{letter}"
 
 
+def _verb(name: str, *, named: bool) -> str:
+    if name in {"F", "FAIL"}:
+        return "(?!)"
+    if name == "SKIP" and named:
+        return ""  # to a mark, and there are none: PCRE passes over it
+    if name in {"PRUNE", "SKIP"}:
+        return f"(*{name})"
+    raise QueryError(f"$regex: the verb (*{name}) is not supported by the local server")
+
+
 _POSIX_CLASS = re.compile(r"\[:\^?[a-z]+:\]")
 _CLASS_OPENING = re.compile(r"\[\^?\]?")  # a bracket right after the opening is a letter
 _COUNT = re.compile(r"\{[0-9]+(?:,[0-9]*)?\}")
 # `regex` follows an endless recursion until the memory is gone, whatever its timeout
 _RECURSION = re.compile(r"\(\?(?:R|[+-]?[0-9]|&|P>)")
+_VERB = re.compile(r"\(\*([A-Z]+)(:[^)]*)?\)")
+_UCP_DIGITS = {"[:digit:]": r"\d", "[:^digit:]": r"\D"}  # ASCII for `regex`, whatever its mode
+_OWN_PROPERTIES = {"Xan": r"\p{L}\p{N}", "Xwd": r"\p{L}\p{N}_", "Xsp": r"\s", "Xps": r"\s"}
 _COMMENT = re.compile(r"#[^\n]*")
 _PROPERTY = re.compile(r"\\[pP]\{[^}]*\}")
 _CODE_POINT = re.compile(r"\\x\{([0-9a-fA-F]{1,6})\}")

@@ -98,6 +98,25 @@ CASES: list[tuple[Any, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
+NESTED: list[tuple[Any, Any, Any]] = [
+    # $slice goes through arrays, but not through an array that is in an array
+    ({"b": {"$slice": 1}}, [{"b": [1, 2]}, 3, None], [{"b": [1]}, 3, None]),
+    ({"b": {"$slice": 1}}, [[{"b": [1, 2]}], {"b": [1, 2]}], [[{"b": [1, 2]}], {"b": [1]}]),
+    ({"b": {"$slice": 1}, "c": 1}, [[{"b": [1, 2], "d": 3}]], [[{"b": [1, 2]}]]),
+    ({"b": {"$slice": 1}, "c": 0}, [[{"b": [1, 2], "c": 3}]], [[{"b": [1, 2]}]]),
+    ({"b.c": {"$slice": 1}}, [{"b": [{"c": [1, 2]}]}], [{"b": [{"c": [1]}]}]),
+    ({"b.c": {"$slice": 1}}, [{"b": [[{"c": [1, 2]}]]}], [{"b": [[{"c": [1, 2]}]]}]),
+    ({"b": {"$slice": 1}}, {"b": [[1, 2], [3]]}, {"b": [[1, 2]]}),
+    # an inclusion drops the scalars of an array and keeps its documents and arrays
+    ({"b": 1}, ["x", {}, [], [1, {"b": 2, "c": 3}]], [{}, [], [{"b": 2}]]),
+]
+
+
+@pytest.mark.parametrize(("project", "value", "expected"), NESTED, ids=repr)
+def test_arrays_are_projected_element_by_element(project: Any, value: Any, expected: Any) -> None:
+    assert compile_projection({"_id": 0, "a": project})({"a": value}) == {"a": expected}
+
+
 @pytest.mark.parametrize(("project", "expected"), CASES, ids=lambda case: repr(case)[:60])
 def test_a_projection_shows_what_the_manual_documents(
     project: Any, expected: dict[str, Any]
