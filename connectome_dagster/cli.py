@@ -51,7 +51,22 @@ class Seed(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
         return collection, Path(file)
 
 
-@main.command()
+class _Serve(click.Command):
+    """Lists the switches at the end of its help."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as click has it
+        from connectome_dagster.local.switches import described  # for this help alone
+
+        with formatter.section("Switches, by the open question (U1-U14), with default and values"):
+            formatter.write_dl(
+                [
+                    (name, f"{question}: {meaning}. {values}")
+                    for name, question, meaning, values in described()
+                ]
+            )
+
+
+@main.command(cls=_Serve)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -80,23 +95,33 @@ class Seed(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
     help="Documents that collection NAME starts with: a JSON array, NDJSON, or a GeoJSON "
     "FeatureCollection. Left out when the collection has documents already. Repeatable.",
 )
+@click.option(
+    "--switch",
+    "switches",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="How the API's open questions are answered; see below. Repeatable.",
+)
 def serve(
     host: str,
     port: int,
     data: Path | None,
     collections: tuple[str, ...],
     seeds: tuple[tuple[str, Path], ...],
+    switches: tuple[str, ...],
 ) -> None:
     """Run the Data API on this machine until it is interrupted.
 
     The credentials are taken from CONNECTOME_READ_CREDENTIAL and CONNECTOME_WRITE_CREDENTIAL;
-    those that are not set are made up and printed as lines for a shell.
+    those that are not set are made up and printed as lines for a shell. Switches and faults can be
+    set while it runs, under /control/, with CONNECTOME_CONTROL_CREDENTIAL, or the write credential
+    if that is not set.
     """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     gc.set_threshold(*COLLECT_RARELY)
-    server = _server(host, port, data, collections)
+    server = _server(host, port, data, collections, switches)
     try:
         _plant(server, seeds)
         server.start()
@@ -115,11 +140,18 @@ class _CannotStart(click.ClickException):
     exit_code = CANNOT_START
 
 
-def _server(host: str, port: int, data: Path | None, collections: tuple[str, ...]) -> LocalServer:
+def _server(
+    host: str,
+    port: int,
+    data: Path | None,
+    collections: tuple[str, ...],
+    switches: tuple[str, ...],
+) -> LocalServer:
     try:
         # Starlette, uvicorn and bson: only this command needs them, and they may not be installed.
         from connectome_dagster.local.journal import JournalError
         from connectome_dagster.local.server import LocalServer
+        from connectome_dagster.local.switches import Switches
     except ModuleNotFoundError as error:
         raise _CannotStart(
             f"the local server needs {error.name}: pip install 'connectome-dagster[local]'"
@@ -129,9 +161,11 @@ def _server(host: str, port: int, data: Path | None, collections: tuple[str, ...
             collections,
             read_credential=os.environ.get("CONNECTOME_READ_CREDENTIAL") or None,
             write_credential=os.environ.get("CONNECTOME_WRITE_CREDENTIAL") or None,
+            control_credential=os.environ.get("CONNECTOME_CONTROL_CREDENTIAL") or None,
             data=data,
             host=host,
             port=port,
+            switches=Switches.from_texts(switches),
         )
     except OSError as error:
         # Python adds the address once more to what the system says.

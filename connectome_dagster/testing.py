@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from connectome_dagster.local.conditions import Conditions
+    from connectome_dagster.local.faults import FaultPlan
+    from connectome_dagster.local.log import Applied, Entry
     from connectome_dagster.local.server import LocalServer
+    from connectome_dagster.local.switches import Switches
 
 __all__ = ["ConnectomeServer", "connectome_server"]
 
@@ -27,8 +31,9 @@ class ConnectomeServer:
         write_credential: what serves writes, updates and deletes.
     """
 
-    def __init__(self, server: LocalServer) -> None:
+    def __init__(self, server: LocalServer, conditions: Conditions) -> None:
         self._server = server
+        self._conditions = conditions
         self._own: list[str] = []
         self.base_url = server.base_url
         self.read_credential = server.read_credential
@@ -47,7 +52,7 @@ class ConnectomeServer:
             Its id, 24 hexadecimal digits.
         """
         collection = secrets.token_hex(12)
-        self._server.add_collection(collection)
+        self._server.add_collection(collection, conditions=self._conditions)
         self._own.append(collection)
         self.seed(collection, documents)
         return collection
@@ -80,11 +85,68 @@ class ConnectomeServer:
         self._check(collection)
         return self._server.documents(collection)
 
+    @property
+    def faults(self) -> FaultPlan:
+        """What goes wrong with requests to this test's collections.
+
+        `add` takes a kind and the parameters of `connectome_dagster.local.faults.Fault`.
+
+        Example:
+            >>> connectome_server.faults.add("applied_reset", verb="batchwrite", nth=2)
+        """
+        return self._conditions.faults
+
+    def switches(self, **switches: Any) -> Switches:
+        """Answer the API's open questions (U1-U14) otherwise, for this test's collections.
+
+        Args:
+            switches: names and values of `connectome_dagster.local.switches.Switches`; those that
+                are not named stay as they are.
+
+        Returns:
+            All switches, as they are now.
+
+        Raises:
+            ValueError: there is no such switch, or it does not take that value.
+
+        Example:
+            >>> connectome_server.switches(page_cap=10, response_path="data")
+        """
+        now = self._conditions.switches
+        if switches:
+            self._conditions.switches = now.from_json({**now.to_json(), **switches})
+        return self._conditions.switches
+
+    @property
+    def log(self) -> list[Entry]:
+        """The requests to this test's collections in the order of their arrival.
+
+        Each says what was asked, what was answered, which fault struck, and what was applied.
+        """
+        return self._server.log.entries(collections=self._own)
+
+    @property
+    def changes(self) -> list[tuple[Entry, Applied]]:
+        """What requests changed in this test's collections, in the order of application."""
+        return self._server.log.changes(collections=self._own)
+
+    def quiesce(self, seconds: float = 10.0) -> None:
+        """Wait until no request runs and nothing is due to be applied after its answer.
+
+        Args:
+            seconds: how long at most.
+
+        Raises:
+            TimeoutError: it takes longer.
+        """
+        self._server.quiesce(seconds)
+
     def _check(self, collection: str) -> None:
         if collection not in self._own:
             raise ValueError(f"{collection!r} is no collection of this test: ask .collection()")
 
     def _forget(self) -> None:
+        self._conditions.reset()
         for collection in self._own:
             self._server.drop_collection(collection)
 
@@ -122,6 +184,8 @@ def connectome_server(_connectome_local_server: LocalServer) -> Iterator[Connect
                 found = connectome.collection(movies).find({"amount": 10}).to_pylist()
             assert [movie["title"] for movie in found] == ["Movie ABC"]
     """
-    server = ConnectomeServer(_connectome_local_server)
+    from connectome_dagster.local.conditions import Conditions  # needs what the server needs
+
+    server = ConnectomeServer(_connectome_local_server, Conditions())
     yield server
     server._forget()

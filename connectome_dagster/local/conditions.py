@@ -106,6 +106,19 @@ class ConditionsByCollection:
         with self._lock:
             self._own.pop(collection, None)
 
+    def reset(self) -> None:
+        """Nothing is as it was set: the general conditions hold for all collections."""
+        with self._lock:
+            self._own.clear()
+        self.general.reset()
+
     def remembered(self, collection: str) -> float:
         """How many seconds of a collection's past a reader may be shown (U13)."""
         return self.of(collection).remembered(collection)
+
+    def strike_connection(self) -> bool:
+        """Count a connection, which may be to any collection; whether a fault refuses it."""
+        with self._lock:
+            plans = {id(one): one.faults for one in (self.general, *self._own.values())}
+        struck = [plan.strike_connection() for plan in plans.values()]
+        return any(fault is not None for fault in struck)

@@ -197,10 +197,23 @@ class FaultPlan:
         """The faults, in their order."""
         return [planned.fault for planned in self._planned]
 
-    def add(self, fault: Fault) -> None:
-        """Put a fault at the end; its count begins now."""
+    def add(self, fault: Fault | FaultKind, **parameters: Any) -> Fault:
+        """Put a fault at the end; its count begins now.
+
+        Args:
+            fault: the fault, or its kind.
+            parameters: of a fault that is given by its kind, by the names of `Fault`.
+
+        Returns:
+            The fault.
+
+        Raises:
+            ValueError: there is no such fault.
+        """
+        added = fault if isinstance(fault, Fault) else Fault(fault, **parameters)
         with self._lock:
-            self._planned.append(_Planned(fault))
+            self._planned.append(_Planned(added))
+        return added
 
     def replace(self, faults: Iterable[Fault]) -> None:
         """Take these faults in place of all others; every count begins anew."""
@@ -218,6 +231,14 @@ class FaultPlan:
     def counts(self) -> list[int]:
         """How many requests each fault has counted, in the plan's order."""
         return [planned.counted for planned in self._planned]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Each fault with what it counted and struck."""
+        with self._lock:
+            return [
+                {**one.fault.to_json(), "counted": one.counted, "struck": one.struck}
+                for one in self._planned
+            ]
 
     def strike(self, verb: str, collection: str) -> Fault | None:
         """Count a request; the fault that strikes it, None if none does."""

@@ -25,6 +25,7 @@ from connectome_dagster.local.activity import Activity
 from connectome_dagster.local.app import DataApi, application
 from connectome_dagster.local.collection import Document
 from connectome_dagster.local.conditions import Conditions, ConditionsByCollection
+from connectome_dagster.local.control import Control
 from connectome_dagster.local.delivery import TRANSPORT, reset
 from connectome_dagster.local.faults import Fault, FaultPlan
 from connectome_dagster.local.log import RequestLog
@@ -49,6 +50,7 @@ class LocalServer:
         collections: names of the collections that are there; others are a 404.
         read_credential: what serves reads (F2); made up if not given.
         write_credential: what serves writes, updates and deletes; made up if not given.
+        control_credential: what serves `/control/`; the write credential if not given.
         data: directory in which documents are kept; None keeps them in memory.
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
@@ -76,6 +78,7 @@ class LocalServer:
         *,
         read_credential: str | None = None,
         write_credential: str | None = None,
+        control_credential: str | None = None,
         data: Path | str | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -84,6 +87,7 @@ class LocalServer:
     ) -> None:
         self.read_credential = _credential(read_credential)
         self.write_credential = _credential(write_credential)
+        self.control_credential = _credential(control_credential or self.write_credential)
         self.log = RequestLog()
         self._conditions = ConditionsByCollection(Conditions(switches, faults))
         self._host = host
@@ -141,12 +145,15 @@ class LocalServer:
             write_credential=self.write_credential,
         )
         self._activity = api.activity
+        control = Control(
+            self._store, self._conditions, self.log, credential=self.control_credential
+        )
         self._server = _Server(
             api.activity,
             uvicorn.Config(
-                application(api, page.routes()),
+                application(api, [*page.routes(), *control.routes()]),
                 lifespan="off",
-                http=_protocol(self._conditions.general.faults),
+                http=_protocol(self._conditions),
                 ws="none",
                 log_config=None,
                 # Below it uvicorn logs whole requests, whose path holds the credential.
@@ -186,16 +193,49 @@ class LocalServer:
         """The names of all collections."""
         return self._store.collections()
 
-    def add_collection(self, name: str) -> None:
+    @property
+    def switches(self) -> Switches:
+        """What holds for all collections without conditions of their own; may be set."""
+        return self._conditions.general.switches
+
+    @switches.setter
+    def switches(self, switches: Switches) -> None:
+        self._conditions.general.switches = switches
+
+    @property
+    def faults(self) -> FaultPlan:
+        """What goes wrong with requests to collections without conditions of their own."""
+        return self._conditions.general.faults
+
+    def quiesce(self, seconds: float = 10.0) -> None:
+        """Wait until no request runs and nothing is due to be applied after its answer.
+
+        Args:
+            seconds: how long at most.
+
+        Raises:
+            TimeoutError: it takes longer.
+        """
+        if self._thread is not None and not self._activity.wait(seconds):
+            raise TimeoutError(f"the local server was still at work after {seconds:g} s")
+
+    def add_collection(self, name: str, *, conditions: Conditions | None = None) -> None:
         """Serve one more collection; repeating is harmless.
+
+        Args:
+            name: its id.
+            conditions: switches and faults of its own, in place of the server's.
 
         Raises:
             ValueError: the name cannot be a path segment.
         """
         self._store.add_collection(name)
+        if conditions is not None:
+            self._conditions.assign(name, conditions)
 
     def drop_collection(self, name: str) -> None:
         """Forget a collection and its documents; it is a 404 from now on."""
+        self._conditions.release(name)
         self._store.drop_collection(name)
 
     def seed(self, name: str, documents: Iterable[Document]) -> int:
@@ -253,7 +293,7 @@ class _Protocol(HttpToolsProtocol):
     uvicorn's own switch acts on the process's logger, which other servers may share.
     """
 
-    faults: FaultPlan
+    conditions: ConditionsByCollection
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -261,7 +301,7 @@ class _Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        if self.faults.strike_connection() is not None:
+        if self.conditions.strike_connection():
             reset(transport)
 
     def on_message_begin(self) -> None:
@@ -269,9 +309,9 @@ class _Protocol(HttpToolsProtocol):
         self.scope["extensions"] = {TRANSPORT: self.transport}  # type: ignore[dict-item]  # ASGI leaves the value open
 
 
-def _protocol(faults: FaultPlan) -> type[_Protocol]:
+def _protocol(conditions: ConditionsByCollection) -> type[_Protocol]:
     # uvicorn makes one for each connection, of a class that it is given.
-    return type("_Protocol", (_Protocol,), {"faults": faults})
+    return type("_Protocol", (_Protocol,), {"conditions": conditions})
 
 
 class _Server(uvicorn.Server):
