@@ -5,6 +5,8 @@ The only module that imports pandas; imported when a DataFrame is asked for or h
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Literal
 
 import pandas as pd
@@ -41,36 +43,66 @@ def to_pandas(
         table: its column names must differ.
         dtype_backend: None gives NumPy's types, but `Int64` and `boolean` (and their like) for
             integers and booleans with nulls; `"numpy_nullable"` gives pandas' nullable types for
-            all; `"pyarrow"` Arrow's own.
+            all; `"pyarrow"` Arrow's own. Lists are NumPy arrays, but Python's lists in a column
+            where integers and nulls stand together in a list; with `"pyarrow"` they stay Arrow's.
 
     Raises:
         ValueError: another `dtype_backend`.
+        SchemaConflict: two columns of one name.
 
     Example:
         >>> to_pandas(pa.table({"n": [1, None]})).dtypes["n"]
         Int64Dtype()
     """
+    check_names(table.column_names)
     frame: pd.DataFrame
     if dtype_backend == "pyarrow":
         frame = table.to_pandas(types_mapper=pd.ArrowDtype)
         return frame
     if dtype_backend == "numpy_nullable":
-        frame = table.to_pandas(types_mapper=_NUMPY_NULLABLE.get)
-        return frame
-    if dtype_backend is not None:
-        raise ValueError(
-            f"dtype_backend is {dtype_backend!r}: give 'pyarrow', 'numpy_nullable' or None"
-        )
-    nullable = [
-        name
-        for name, column in zip(table.column_names, table.columns, strict=True)
-        if column.null_count and column.type in _NULLABLE
-    ]
-    frame = table.drop_columns(nullable).to_pandas()
-    if nullable:
-        others = table.select(nullable).to_pandas(types_mapper=_NULLABLE.get)
-        frame = pd.concat([frame, others], axis=1)[table.column_names]
+        return _to_numpy(table, _NUMPY_NULLABLE, lambda _: True)
+    if dtype_backend is None:
+        return _to_numpy(table, _NULLABLE, lambda column: bool(column.null_count))
+    raise ValueError(
+        f"dtype_backend is {dtype_backend!r}: give 'pyarrow', 'numpy_nullable' or None"
+    )
+
+
+def _to_numpy(
+    table: pa.Table,
+    nullable: dict[pa.DataType, Any],
+    wants_nullable: Callable[[pa.ChunkedArray], bool],
+) -> pd.DataFrame:
+    """Convert at once what can be; the other columns one by one, each by its own rule."""
+    apart: dict[str, pd.Series[Any]] = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if column.type in nullable and wants_nullable(column):
+            apart[name] = column.to_pandas(types_mapper=nullable.get)
+        elif _has_wholes_beside_nulls(column):
+            apart[name] = pd.Series(column.to_pylist(), dtype=object)
+    at_once = [at for at, name in enumerate(table.column_names) if name not in apart]
+    frame: pd.DataFrame = table.select(at_once).to_pandas()
+    if apart:
+        frame = pd.concat([frame, pd.DataFrame(apart)], axis=1)[table.column_names]
     return frame
+
+
+def _has_wholes_beside_nulls(column: pa.ChunkedArray) -> bool:
+    """Whether lists in here hold integers and nulls, of which pyarrow makes NumPy floats."""
+    if not pa.types.is_nested(column.type):
+        return False
+    return any(_loses_wholes(chunk, in_list=False) for chunk in column.chunks)
+
+
+def _loses_wholes(array: pa.Array, in_list: bool) -> bool:
+    is_ = pa.types
+    if is_.is_struct(array.type):
+        return any(_loses_wholes(child, in_list) for child in array.flatten())
+    if is_.is_list(array.type) or is_.is_large_list(array.type):
+        return _loses_wholes(array.flatten(), in_list=True)
+    if is_.is_fixed_size_list(array.type):
+        return _loses_wholes(array.flatten(), in_list=True)
+    return in_list and is_.is_integer(array.type) and array.null_count > 0
 
 
 def from_pandas(frame: pd.DataFrame) -> pa.Table:
@@ -84,6 +116,7 @@ def from_pandas(frame: pd.DataFrame) -> pa.Table:
         SchemaConflict: two columns of one name.
     """
     named = [name for name in frame.index.names if name is not None]
+    check_names(map(str, named))
     if named:
         taken = [name for name in named if name in frame.columns]
         if taken:
@@ -109,11 +142,24 @@ def from_pandas(frame: pd.DataFrame) -> pa.Table:
     )
 
 
+def _swallowed(column: pd.Series[Any], type_: pa.DataType) -> type | None:
+    """What pyarrow takes without a word and shouldn't: the time of a datetime, text for bytes."""
+    foreign = datetime if pa.types.is_date(type_) else str if pa.types.is_binary(type_) else None
+    if foreign is None or column.dtype != object:
+        return None
+    return foreign if any(isinstance(value, foreign) for value in column) else None
+
+
 def _array(column: pd.Series[Any]) -> Any:
     try:
-        return pa.array(column, from_pandas=True)
+        array = pa.array(column, from_pandas=True)
     except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
         reason = str(error)
+    else:
+        swallowed = _swallowed(column, array.type)
+        if swallowed is None:
+            return array
+        reason = f"{swallowed.__name__} among {array.type}"
     raise EncodeError(
         f"column {column.name!r} (pandas {column.dtype}) has values that do not go together: "
         f"{reason[:200]}; make them one type, or text",

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -51,6 +52,8 @@ def encode_rows(batch: pa.RecordBatch, first_row: int = 0) -> list[bytes]:
         [b'{"a":1,"b":"x"}', b'{"a":null,"b":"y"}']
     """
     check_names(batch.schema.names)
+    for name in batch.schema.names:
+        _check_name(name, name)
     if not batch.num_columns:
         return [b"{}"] * batch.num_rows
     columns = [
@@ -63,18 +66,34 @@ def encode_rows(batch: pa.RecordBatch, first_row: int = 0) -> list[bytes]:
     return out.getvalue().split(b"\n")[: batch.num_rows]
 
 
-class _Column:
-    """Brings one column into types that arro3 writes as we want them."""
+def _check_name(name: str, column: str) -> None:
+    if "\0" in name:
+        raise EncodeError(
+            f"column {column!r}: a name with the character NUL, which MongoDB does not take and "
+            "Arrow does not hand on; rename it",
+            column=column,
+        )
 
-    def __init__(self, name: str, first_row: int) -> None:
+
+class _Column:
+    """Brings one column into types that arro3 writes as we want them.
+
+    Args:
+        name: for errors.
+        first_row: position of the first row, for errors.
+        rows: the row of each value, from 0, where a row holds several; None if it is its own.
+    """
+
+    def __init__(self, name: str, first_row: int, rows: pa.Array | None = None) -> None:
         self._name = name
         self._first_row = first_row
+        self._rows = rows
 
     def sayable(self, array: pa.Array) -> pa.Array:
         type_ = array.type
         is_ = pa.types
         if isinstance(type_, pa.BaseExtensionType):
-            return self.sayable(array.storage)
+            return self._extension(array)
         if is_.is_boolean(type_) or is_.is_integer(type_) or is_.is_null(type_):
             return array
         if is_.is_string(type_):
@@ -85,7 +104,9 @@ class _Column:
             return self._finite(array.cast(pa.float64()))
         if is_.is_timestamp(type_):
             return self._instants(array)
-        if is_.is_date(type_) or is_.is_time(type_) or is_.is_decimal(type_):
+        if is_.is_date(type_):
+            return self._iso(array.cast(pa.date32()).cast(pa.string()))
+        if is_.is_time(type_) or is_.is_decimal(type_):
             return array.cast(pa.string())
         if is_.is_dictionary(type_):
             return self.sayable(array.dictionary_decode())
@@ -114,10 +135,30 @@ class _Column:
             return self._list(array)
         raise self._unsayable(f"JSON has no form for the type {type_}; cast it to one, or to text")
 
+    def _extension(self, array: pa.ExtensionArray) -> pa.Array:
+        name = getattr(array.type, "extension_name", "")
+        if name == "arrow.uuid":
+            values = array.storage.to_pylist()
+            return pa.array([v if v is None else str(UUID(bytes=v)) for v in values], pa.string())
+        if name == "arrow.bool8":
+            return array.storage.cast(pa.bool_())
+        if name == "pandas.period":
+            raise self._unsayable("JSON has no form for periods; make them timestamps or text")
+        return self.sayable(array.storage)
+
+    def _row(self, at: int) -> int:
+        """The row that holds the value at this position."""
+        return self._first_row + (at if self._rows is None else int(self._rows[at].as_py()))
+
+    def _below(self, lengths: pa.Array) -> pa.Array:
+        """The rows of the values of lists of these lengths."""
+        rows = np.arange(len(lengths)) if self._rows is None else self._rows.to_numpy()
+        return pa.array(np.repeat(rows, lengths.to_numpy()))
+
     def _finite(self, array: pa.Array) -> pa.Array:
         infinite = pc.is_inf(array)
         if pc.any(infinite).as_py():
-            row = self._first_row + infinite.index(True).as_py()
+            row = self._row(infinite.index(True).as_py())
             raise EncodeError(
                 f"column {self._name!r}, row {row}: JSON has no infinity; replace it by null or by "
                 "a number",
@@ -144,38 +185,58 @@ class _Column:
             break
         if text is None:
             raise self._unsayable("its instants are out of range")
-        if (
-            not pc.all(pc.match_substring_regex(text, "^[0-9]{4}-")).as_py()
-            and pc.any(text.is_valid()).as_py()
-        ):
+        return self._iso(text)
+
+    def _iso(self, text: pa.Array) -> pa.Array:
+        """Check that years have four digits: all others are refused, or misread, by readers."""
+        if pc.all(pc.match_substring_regex(text, "^[0-9]{4}-")).as_py() is False:
             raise self._unsayable("ISO text has years from 0000 to 9999 only")
         return text
 
     def _struct(self, array: pa.StructArray) -> pa.Array:
         if not array.type.num_fields:
             return array
-        children = [
-            _Column(f"{self._name}.{field.name}", self._first_row).sayable(array.field(at))
-            for at, field in enumerate(array.type)
-        ]
         names = [field.name for field in array.type]
         check_names(names)
+        for name in names:
+            _check_name(name, f"{self._name}.{name}")
+        # Flattened, so that what stands behind a null is not looked at.
+        children = [
+            _Column(f"{self._name}.{name}", self._first_row, self._rows).sayable(child)
+            for name, child in zip(names, array.flatten(), strict=True)
+        ]
         return pa.StructArray.from_arrays(children, names=names, mask=array.is_null())
 
     def _list(self, array: pa.Array) -> pa.Array:
-        items = _Column(f"{self._name}[]", self._first_row).sayable(array.flatten())
         lengths = pc.fill_null(pc.list_value_length(array), 0).cast(pa.int64())
+        below = _Column(f"{self._name}[]", self._first_row, self._below(lengths))
+        items = below.sayable(array.flatten())
         offsets = _offsets(lengths)
         return pa.LargeListArray.from_arrays(offsets, items, mask=array.is_null())
 
     def _map(self, array: pa.MapArray) -> pa.Array:
         begin, end = array.offsets[0].as_py(), array.offsets[len(array)].as_py()
         keys = array.keys.slice(begin, end - begin).cast(pa.string())
-        items = _Column(f"{self._name}.*", self._first_row).sayable(
+        offsets = pc.subtract(array.offsets, begin).cast(pa.int32())
+        rows = self._below(pc.subtract(offsets[1:], offsets[:-1]))
+        self._check_keys(keys, offsets)
+        items = _Column(f"{self._name}.*", self._first_row, rows).sayable(
             array.items.slice(begin, end - begin)
         )
-        offsets = pc.subtract(array.offsets, begin)
-        return pa.MapArray.from_arrays(offsets.cast(pa.int32()), keys, items, mask=array.is_null())
+        return pa.MapArray.from_arrays(offsets, keys, items, mask=array.is_null())
+
+    def _check_keys(self, keys: pa.Array, offsets: pa.Array) -> None:
+        bounds = offsets.to_pylist()
+        names = keys.to_pylist()
+        for at, (begin, end) in enumerate(pairwise(bounds)):
+            if len(set(names[begin:end])) < end - begin:
+                row = self._row(at)
+                raise EncodeError(
+                    f"column {self._name!r}, row {row}: a map has a key twice, and a document has "
+                    "each field once",
+                    column=self._name,
+                    row=row,
+                )
 
     def _unsayable(self, why: str) -> EncodeError:
         return EncodeError(f"column {self._name!r}: {why}", column=self._name)
@@ -238,8 +299,12 @@ def _name(name: object, row: int) -> str:
 
 
 def _plain(value: Any, column: str, row: int, depth: int) -> Any:
-    if value is None or isinstance(value, (bool, int)):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, int):
+        whole = int(value)
+        # msgspec writes no more than 64 bits; JSON has all digits.
+        return whole if -(2**63) <= whole < 2**64 else msgspec.Raw(_digits(whole))
     if isinstance(value, str):
         return str.__str__(value)
     if depth > MAX_DEPTH:
@@ -248,8 +313,10 @@ def _plain(value: Any, column: str, row: int, depth: int) -> Any:
             column=column,
             row=row,
         )
-    if isinstance(value, (np.generic, np.ndarray)) and not isinstance(value, np.datetime64):
-        return _plain(value.tolist(), column, row, depth + 1)
+    if isinstance(value, np.ndarray) and value.ndim:
+        return [_plain(item, column, row, depth + 1) for item in value]
+    if isinstance(value, (np.generic, np.ndarray)) and value.dtype.kind not in "mM":
+        return _plain(value.item(), column, row, depth + 1)
     if isinstance(value, Mapping):
         return {
             _name(name, row): _plain(item, column, row, depth + 1) for name, item in value.items()
@@ -265,8 +332,11 @@ def _plain_scalar(value: Any, column: str, row: int) -> Any:
     if isinstance(value, float) and not math.isinf(value):
         return float(value)
     if isinstance(value, datetime):
-        return _instant(value)
-    if isinstance(value, (date, time)):
+        try:
+            return _instant(value)
+        except OverflowError:
+            pass  # its zone takes it out of the years that Python has
+    if isinstance(value, (date, time)) and not isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, (Decimal, UUID, np.datetime64)):
         return str(value)
@@ -280,13 +350,21 @@ def _plain_scalar(value: Any, column: str, row: int) -> Any:
     )
 
 
+def _digits(whole: int) -> bytes:
+    return format(Decimal(whole), "f").encode()  # str() refuses some thousands of digits
+
+
 def _is_absent(value: Any) -> bool:
     """NaN and NaT, which are not equal to themselves, and pandas' NA, which nobody may compare."""
+    if isinstance(value, Decimal):
+        return value.is_nan()  # a signaling NaN may not be compared
     return type(value).__name__ == "NAType" or bool(value != value)
 
 
 def _instant(value: datetime) -> str:
     if value.tzinfo is None:
+        if getattr(value, "nanosecond", 0):  # a pandas.Timestamp has more digits than datetime
+            return value.isoformat(timespec="nanoseconds")
         return value.isoformat(
             timespec="microseconds" if value.microsecond % 1000 else "milliseconds"
         )

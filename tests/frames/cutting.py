@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from typing import TypeVar
 
 from connectome_dagster.errors import MalformedResponse
@@ -51,4 +52,4 @@ def _decoded(piece: bytes, splitter: Splitter, decode: Callable[[bytes], T]) -> 
 def chunked(body: bytes, cuts: Iterable[int]) -> list[bytes]:
     """Cut a body at these positions."""
     places = sorted({0, len(body), *(cut % (len(body) + 1) for cut in cuts)})
-    return [body[begin:end] for begin, end in zip(places, places[1:], strict=False)]
+    return [body[begin:end] for begin, end in pairwise(places)]

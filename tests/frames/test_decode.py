@@ -75,7 +75,9 @@ def test_what_json_leaves_open_is_read_or_refused_but_never_crashes(path: Path) 
 
 
 @pytest.mark.parametrize("levels", [121, 500, 1000, 5000, 20_000, 100_000])
-@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}"), (b'[{"a":', b"}]")])
+@pytest.mark.parametrize(
+    ("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}"), (b'[{"a":', b"}]")]
+)
 def test_nesting_without_end_is_refused_and_does_not_crash(
     levels: int, opening: bytes, closing: bytes
 ) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -61,7 +63,7 @@ def read_in_batches(
     places = sorted({0, len(texts), *(cut % (len(texts) + 1) for cut in cuts)})
     hints, batches, schema = Hints(as_text=as_text), [], pa.schema([])
     conflicts: set[tuple[str, ...]] = set()
-    for begin, end in zip(places, places[1:], strict=False):
+    for begin, end in pairwise(places):
         decoded = decode(",".join(texts[begin:end]).encode(), hints)
         hints = Hints(hints.strings | decoded.strings, as_text)
         try:
@@ -188,7 +190,9 @@ def test_fields_stand_in_the_order_of_their_first_appearance() -> None:
 
 
 def test_a_name_with_a_nul_is_kept_whole() -> None:
-    left, right = (decode_exactly(b'{"n":1,"n\\u0000%s":%s}' % p)[0] for p in [(b"l", b"1"), (b"l", b"1.5")])
+    left, right = (
+        decode_exactly(b'{"n":1,"n\\u0000%s":%s}' % p)[0] for p in [(b"l", b"1"), (b"l", b"1.5")]
+    )
     schema = merge_schemas(left.schema, right.schema)
     assert schema.names == ["n", "n\0l"]
     assert conform(left, schema).schema.names == ["n", "n\0l"]

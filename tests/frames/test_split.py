@@ -34,6 +34,16 @@ def read(piece: bytes) -> list[Any]:
     raise NotDocuments(reason)
 
 
+def read_until_it_ends(body: bytes, path: str | None, piece_bytes: int, arrived: list[Any]) -> None:
+    for items in pieces_of([body], Splitter(path, piece_bytes), read):
+        arrived += items
+
+
+def feed(splitter: Splitter, chunk: bytes, times: int) -> None:
+    for _ in range(times):
+        splitter.feed(chunk)
+
+
 def read_in(chunks: list[bytes], piece_bytes: int, path: str | None = None) -> list[Any]:
     splitter = Splitter(path, piece_bytes)
     return [item for items in pieces_of(chunks, splitter, read) for item in items]
@@ -161,8 +171,7 @@ def test_a_body_that_ends_at_any_byte_before_its_end_is_reported(
     for end in range(len(body)):
         arrived: list[Any] = []
         with pytest.raises((BrokeOff, MalformedResponse)):
-            for items in pieces_of([body[:end]], Splitter(path, piece_bytes), read):
-                arrived += items
+            read_until_it_ends(body[:end], path, piece_bytes, arrived)
         assert arrived == whole[: len(arrived)]
 
 
@@ -176,8 +185,7 @@ def test_a_body_that_breaks_off_gives_a_beginning_of_its_documents(
     whole = read(",".join(texts).encode())
     arrived: list[Any] = []
     with pytest.raises(BrokeOff):
-        for items in pieces_of([body[: int(len(body) * part)]], Splitter(path, piece_bytes), read):
-            arrived += items
+        read_until_it_ends(body[: int(len(body) * part)], path, piece_bytes, arrived)
     assert arrived == whole[: len(arrived)]
 
 
@@ -246,8 +254,7 @@ def test_a_response_path_that_is_not_there_is_an_error_that_names_it(path: str) 
 def test_a_wrapper_that_does_not_come_to_its_documents_is_given_up() -> None:
     splitter = Splitter()
     with pytest.raises(MalformedResponse, match="response_path"):
-        for _ in range(WRAPPER_BYTES // 1024 + 1):
-            splitter.feed(b'{"x":1,"y":' * 100)
+        feed(splitter, b'{"x":1,"y":' * 100, WRAPPER_BYTES // 1024 + 1)
 
 
 def test_a_document_without_end_is_given_up() -> None:
@@ -255,8 +262,7 @@ def test_a_document_without_end_is_given_up() -> None:
     splitter.feed(b'[{"a":"')
     chunk = b"x" * (8 << 20)
     with pytest.raises(MalformedResponse, match="MiB"):
-        for _ in range(2 * (DOCUMENT_BYTES // len(chunk)) + 2):
-            splitter.feed(chunk)
+        feed(splitter, chunk, 2 * (DOCUMENT_BYTES // len(chunk)) + 2)
 
 
 def test_a_piece_is_not_much_larger_than_asked_for() -> None:

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+import math
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectome_dagster.frames.extended_json import Extended, parse_instant, recognise
+
+OID = "0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("document", "kind", "value"),
+    [
+        ({"$oid": OID}, "oid", OID),
+        ({"$oid": OID.upper()}, "oid", OID.upper()),
+        ({"$date": "1970-01-01T00:00:01Z"}, "timestamp", 1000),
+        ({"$date": "1969-12-31T23:59:59.999Z"}, "timestamp", -1),
+        ({"$date": "1970-01-01T01:00:00+01:00"}, "timestamp", 0),
+        ({"$date": "1970-01-01T01:00:00.5+0100"}, "timestamp", 500),
+        ({"$date": {"$numberLong": "-62135596800001"}}, "timestamp", -62135596800001),
+        ({"$date": {"$numberLong": "9223372036854775807"}}, "timestamp", 2**63 - 1),
+        ({"$date": 5}, "timestamp", 5),
+        ({"$numberInt": "-5"}, "int", -5),
+        ({"$numberLong": "-9223372036854775808"}, "int", -(2**63)),
+        ({"$numberDouble": "-Infinity"}, "float", -math.inf),
+        ({"$numberDouble": "1.5e3"}, "float", 1500.0),
+        ({"$numberDouble": "5"}, "float", 5.0),
+        ({"$numberDecimal": "1.50"}, "decimal", Decimal("1.50")),
+        ({"$numberDecimal": "1E-6176"}, "decimal", Decimal("1E-6176")),
+        ({"$binary": {"base64": "AAE=", "subType": "00"}}, "binary", b"\0\1"),
+        ({"$binary": {"base64": "AAE=", "subType": "0"}}, "binary", b"\0\1"),
+        ({"$binary": "AAE=", "$type": "00"}, "binary", b"\0\1"),
+        ({"$type": "00", "$binary": "AAE="}, "binary", b"\0\1"),
+        ({"$binary": {"base64": "AAE=", "subType": "80"}}, "extended", None),
+        ({"$binary": {"base64": "A" * 22 + "==", "subType": "04"}}, "uuid", b"\0" * 16),
+        ({"$uuid": "00000000-0000-0000-0000-000000000001"}, "uuid", b"\0" * 15 + b"\1"),
+        ({"$timestamp": {"t": 1, "i": 1}}, "extended", None),
+        ({"$regularExpression": {"pattern": "a", "options": ""}}, "extended", None),
+        ({"$code": "x"}, "extended", None),
+        ({"$code": "x", "$scope": {}}, "extended", None),
+        ({"$minKey": 1}, "extended", None),
+        ({"$undefined": True}, "extended", None),
+    ],
+)  # fmt: skip
+def test_forms_are_recognised(document: dict[str, Any], kind: str, value: Any) -> None:
+    assert recognise(document) == Extended(kind, value)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"a": 1},
+        {"$oid": 5},
+        {"$oid": "xyz"},
+        {"$oid": OID + "0"},
+        {"$oid": OID + "\n"},
+        {"$oid": OID, "a": 1},
+        {"a": 1, "$oid": OID},
+        {"$date": True},
+        {"$date": 0.5},
+        {"$date": 2**63},
+        {"$date": "2018-02-01"},
+        {"$date": "2018-02-30T00:00:00Z"},
+        {"$date": "2018-02-01T00:00:00"},
+        {"$date": "2018-02-01T00:00:00+99:99"},
+        {"$date": "2018-02-01T00:00:00.0001Z"},
+        {"$date": "0000-01-01T00:00:00Z"},
+        {"$date": "\uff12018-02-01T00:00:00Z"},
+        {"$date": {"$numberLong": "x"}},
+        {"$numberInt": 5},
+        {"$numberLong": "9223372036854775808"},
+        {"$numberLong": "1" * 5000},
+        {"$numberLong": "\uff11"},
+        {"$numberLong": "1_0"},
+        {"$numberLong": ""},
+        {"$numberDouble": "1e400"},
+        {"$numberDouble": "1_0"},
+        {"$numberDouble": " 1"},
+        {"$numberDouble": "\uff11"},
+        {"$numberDecimal": "x"},
+        {"$numberDecimal": "1_0"},
+        {"$numberDecimal": "\uff11"},
+        {"$binary": {"base64": "A", "subType": "00"}},
+        {"$binary": {"base64": "é", "subType": "00"}},
+        {"$binary": {"base64": "AAE="}},
+        {"$binary": "AAE="},
+        {"$type": "00"},
+        {"$uuid": "0" * 32},
+        {"$code": "x", "other": 1},
+        {"$unknown": 1},
+    ],
+    ids=str,
+)
+def test_what_only_looks_like_a_form_is_an_ordinary_object(document: dict[str, Any]) -> None:
+    assert recognise(document) is None
+
+
+@given(
+    st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30)),
+    st.integers(-14 * 60, 14 * 60),
+)
+def test_an_instant_is_its_milliseconds_in_any_zone(local: datetime, minutes: int) -> None:
+    zone = timezone(timedelta(minutes=minutes))
+    instant = local.replace(microsecond=local.microsecond // 1000 * 1000, tzinfo=zone)
+    since = instant - datetime(1970, 1, 1, tzinfo=timezone.utc)
+    assert parse_instant(instant.isoformat()) == since // timedelta(milliseconds=1)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["$numberLong", "base64", "subType", "a"]), inner)
+    ),
+    max_leaves=4,
+)
+form_names = st.sampled_from(
+    ["$oid", "$date", "$numberInt", "$numberLong", "$numberDouble", "$numberDecimal", "$binary", "$type", "$uuid", "$timestamp", "$code", "$scope", "$minKey", "a"]
+)
+
+
+@given(st.dictionaries(form_names, json_values, max_size=3))
+def test_no_object_makes_it_fail(document: dict[str, Any]) -> None:
+    form = recognise(document)
+    assert form is None or form.kind
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"$oid":"0123456789abcdef01234567"}',
+        '{"$date":"2018-02-01T10:00:00.123Z"}',
+        '{"$date":"1969-12-31T23:59:59.999+02:00"}',
+        '{"$date":{"$numberLong":"-1"}}',
+        '{"$numberInt":"-7"}',
+        '{"$numberLong":"9223372036854775807"}',
+        '{"$numberDouble":"-0.0"}',
+        '{"$numberDouble":"Infinity"}',
+        '{"$numberDecimal":"1234567890.123456789012345678901234"}',
+        '{"$numberDecimal":"-1.50E+3"}',
+        '{"$binary":{"base64":"//8=","subType":"00"}}',
+        '{"$uuid":"c8edabc3-f738-4ca3-b68d-ab92a91478a3"}',
+    ],
+)
+def test_a_form_means_what_mongodbs_own_reader_says(text: str) -> None:
+    json_util = pytest.importorskip("bson.json_util", reason="the extra `local` brings bson")
+    theirs = json_util.loads(text, json_options=json_util.CANONICAL_JSON_OPTIONS)
+    ours = recognise(json.loads(text))
+    assert ours is not None
+    expected = {
+        "oid": lambda: str(theirs),
+        "timestamp": lambda: (
+            (theirs - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(milliseconds=1)
+        ),
+        "int": lambda: int(theirs),
+        "float": lambda: float(theirs),
+        "decimal": lambda: theirs.to_decimal(),
+        "binary": lambda: bytes(theirs),
+        "uuid": lambda: bytes(theirs),
+    }[ours.kind]()
+    assert repr(ours.value) == repr(expected)
