@@ -11,27 +11,28 @@ const ask = (path, method = "GET") =>
 const parsed = (html) => {
   const template = document.createElement("template");
   template.innerHTML = html; // escaped by the server; the policy of the page runs no script in it
-  return template.content;
+  return template;
 };
 
 // ---- what the page shows stays what the server has
 
 let paused = false;
 let timer = 0;
-let shown = { collections: null, requests: null };
+let shown = {};
 
 function showCollections(html) {
   const list = byId("collections");
-  const fresh = parsed(html);
+  const fresh = parsed(html).content;
   const links = [...list.querySelectorAll("a")];
   const freshLinks = [...fresh.querySelectorAll("a")];
+  const address = (link) => link.getAttribute("href");
   const same =
     links.length === freshLinks.length &&
-    links.every((link, place) => link.href === freshLinks[place].href);
+    links.every((link, place) => address(link) === address(freshLinks[place]));
   if (!same) {
-    const focused = document.activeElement?.href;
+    const focused = links.find((link) => link === document.activeElement);
     list.replaceChildren(fresh);
-    if (focused) [...list.querySelectorAll("a")].find((link) => link.href === focused)?.focus();
+    if (focused) freshLinks.find((link) => address(link) === address(focused))?.focus();
     return;
   }
   links.forEach((link, place) => {
@@ -44,7 +45,7 @@ function showCollections(html) {
 function showRequests(html) {
   const body = byId("requests");
   const known = new Map([...body.rows].map((row) => [row.dataset.sequence, row]));
-  const rows = [...parsed(`<table><tbody>${html}</tbody></table>`).querySelectorAll("tr")];
+  const rows = [...parsed(html).content.querySelectorAll("tr")];
   const kept = rows.map((row) => {
     const old = known.get(row.dataset.sequence);
     if (!old) row.classList.add("new");
@@ -65,11 +66,10 @@ async function showDocuments() {
   const answer = await ask(`/page/documents?collection=${encodeURIComponent(collection)}`);
   if (!answer.ok) return;
   const section = byId("documents");
-  const html = await answer.text();
-  if (section.dataset.shown === html) return;
-  section.dataset.shown = html;
+  const fresh = parsed(await answer.text());
+  if (section.innerHTML === fresh.innerHTML) return;
   const scrolled = section.querySelector(".documents")?.scrollTop ?? 0;
-  section.replaceChildren(parsed(html));
+  section.replaceChildren(fresh.content);
   const box = section.querySelector(".documents");
   if (box) box.scrollTop = scrolled;
 }
