@@ -233,11 +233,11 @@ def _send_all(
     failed: list[tuple[str, Exception]] = []
     broken: Exception | None = None
     try:
-        for item, result, error in in_flight(send, items, target.concurrency):
-            if error is None:
-                landed(item, cast("R", result))
+        for landing in in_flight(send, items, target.concurrency):
+            if landing.error is None:
+                landed(landing.item, cast("R", landing.result))
             else:
-                failed.append((shown(item), error))
+                failed.append((shown(landing.item), landing.error))
     except Exception as error:  # the frame could not be read on, or not be encoded
         broken = error
     if failed:
