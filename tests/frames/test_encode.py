@@ -103,7 +103,7 @@ def spoken(lines: list[bytes]) -> list[str]:
     return [repr(json.loads(line)) for line in lines]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(batches(), st.integers(0, 5), st.integers(0, 6))
 def test_rows_say_every_value_and_a_slice_says_what_its_rows_are(
     batch: pa.RecordBatch, begin: int, length: int
@@ -113,7 +113,7 @@ def test_rows_say_every_value_and_a_slice_says_what_its_rows_are(
     assert encode_rows(batch.slice(begin, length)) == lines[begin : begin + length]
 
 
-@settings(max_examples=100)
+@settings(max_examples=60, deadline=None)
 @given(
     batches(st.sampled_from([p for p in PLAIN if p[0] in (pa.int64(), pa.float64(), pa.bool_())]))
 )
@@ -125,6 +125,7 @@ def test_numbers_and_booleans_come_back_with_their_types_bit_by_bit(batch: pa.Re
         assert repr(theirs.to_pylist()) == repr(column.to_pylist())
 
 
+@settings(deadline=None)
 @given(st.lists(optional(text), min_size=1, max_size=5))
 def test_text_comes_back_as_it_was(values: list[str | None]) -> None:
     batch = pa.record_batch({"t": pa.array(values, pa.string())})
@@ -166,6 +167,7 @@ def test_instants_in_milliseconds_come_back_as_instants() -> None:
     assert decode(b",".join(lines), Hints()).batch.column("t").equals(array)
 
 
+@settings(deadline=None)
 @given(
     st.lists(optional(st.binary(min_size=3, max_size=3)), min_size=1, max_size=5), st.integers(0, 4)
 )
@@ -261,6 +263,7 @@ def test_a_name_that_arrow_would_cut_off_is_refused() -> None:
         encode_rows(batch)
 
 
+@settings(deadline=None)
 @given(st.lists(text.filter(lambda name: "\0" not in name), unique=True, min_size=1, max_size=5))
 def test_any_other_name_is_said_as_it_is(names: list[str]) -> None:
     batch = pa.RecordBatch.from_arrays([pa.array([1])] * len(names), names=names)
@@ -334,6 +337,7 @@ def test_what_a_document_cannot_say_names_its_row(value: Any) -> None:
     assert caught.value.__cause__ is None
 
 
+@settings(deadline=None)
 @given(st.dictionaries(text, st.recursive(
     st.none() | st.booleans() | st.integers() | doubles | text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectome_dagster.frames.extended_json import Extended, parse_instant, recognise
@@ -103,6 +103,7 @@ def test_what_only_looks_like_a_form_is_an_ordinary_object(document: dict[str, A
     assert recognise(document) is None
 
 
+@settings(deadline=None)
 @given(
     st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30)),
     st.integers(-14 * 60, 14 * 60),
@@ -123,10 +124,14 @@ json_values = st.recursive(
     max_leaves=4,
 )
 form_names = st.sampled_from(
-    ["$oid", "$date", "$numberInt", "$numberLong", "$numberDouble", "$numberDecimal", "$binary", "$type", "$uuid", "$timestamp", "$code", "$scope", "$minKey", "a"]
+    [
+        *("$oid", "$date", "$numberInt", "$numberLong", "$numberDouble", "$numberDecimal"),
+        *("$binary", "$type", "$uuid", "$timestamp", "$code", "$scope", "$minKey", "a"),
+    ]
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(form_names, json_values, max_size=3))
 def test_no_object_makes_it_fail(document: dict[str, Any]) -> None:
     form = recognise(document)
@@ -158,7 +163,7 @@ def test_a_form_means_what_mongodbs_own_reader_says(text: str) -> None:
     expected = {
         "oid": lambda: str(theirs),
         "timestamp": lambda: (
-            (theirs - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(milliseconds=1)
+            (theirs.replace(tzinfo=None) - datetime(1970, 1, 1)) // timedelta(milliseconds=1)
         ),
         "int": lambda: int(theirs),
         "float": lambda: float(theirs),
