@@ -25,17 +25,17 @@ class Conditions:
     def __init__(self, switches: Switches | None = None, faults: Iterable[Fault] = ()) -> None:
         self.switches = switches or Switches()
         self.faults = FaultPlan(faults)
-        self._admitted: deque[float] = deque()
 
     @property
     def switches(self) -> Switches:
-        """May be replaced at any time; the next request sees it."""
+        """May be replaced at any time; the next request sees it, the first of a new window."""
         return self._switches
 
     @switches.setter
     def switches(self, switches: Switches) -> None:
         self._switches = switches
         self._verbs = offered(switches)
+        self._admitted: deque[float] = deque()
 
     @property
     def verbs(self) -> dict[str, dict[str, Verb]]:
@@ -50,11 +50,12 @@ class Conditions:
         limit, window = self.switches.rate_limit, self.switches.rate_seconds
         if limit is None:
             return 0.0
-        while self._admitted and self._admitted[0] <= now - window:
-            self._admitted.popleft()
-        if len(self._admitted) >= limit:
-            return self._admitted[0] + window - now
-        self._admitted.append(now)
+        admitted = self._admitted
+        while admitted and admitted[0] <= now - window:
+            admitted.popleft()
+        if len(admitted) >= limit:
+            return admitted[0] + window - now
+        admitted.append(now)
         return 0.0
 
     def remembered(self, collection: str) -> float:
@@ -62,10 +63,9 @@ class Conditions:
         return max(self.switches.stale_seconds, self.faults.stale_seconds(collection))
 
     def reset(self) -> None:
-        """Switches as they are by default, no faults, nothing counted."""
+        """Switches as they are by default, no faults."""
         self.switches = Switches()
         self.faults.clear()
-        self._admitted.clear()
 
 
 class ConditionsByCollection:
