@@ -21,8 +21,11 @@ from earthquakes.definitions import defs as load_definitions
 
 from connectome_dagster.local.server import LocalServer
 
-# Dagster's own call, for every resource that holds another one.
-pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:DeprecationWarning")
+pytestmark = [
+    # Dagster's own calls: for every resource that holds another one, and for every check.
+    pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning"),
+]
 
 DATA = Path(__file__).parents[1] / "data" / "earthquakes.json"
 COLLECTIONS = ["earthquakes", "daily_region_summary", "earthquake_alerts"]
