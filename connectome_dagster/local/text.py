@@ -16,7 +16,10 @@ from connectome_dagster.local.http_errors import BadRequest
 # The integers of BSON. Python holds larger ones, MongoDB refuses them.
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 # An integer beyond 64 bits has at least 19 digits: without such a run there is nothing to look for.
-_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+# Most long runs are in strings, an ObjectId's for one, and follow a quote.
+_LONG_NUMBER = re.compile(rb"[\[:,\s-][0-9]{19}")
+
+_CONTAINERS = frozenset([dict, list])
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -49,8 +52,10 @@ def decode(text: bytes, what: str = "the body", *, extended: bool = True) -> tup
         trouble = f"{what} is not JSON: {error}"
     if trouble:
         raise BadRequest(trouble)
-    _refuse_depth(value, 0)
-    if _LONG_NUMBER.search(text):
+    # fewer brackets than levels: most bodies but batches
+    if type(value) is not str and text.count(b"{") + text.count(b"[") > MAX_DEPTH:
+        _refuse_depth(value)
+    if type(value) is int or _LONG_NUMBER.search(text):
         _refuse_long_integers(value)
     if not extended or (b'"$' not in text and rb"\u0024" not in text):
         return value, True
@@ -80,12 +85,20 @@ def encode_exactly(value: Any, *, plain: bool) -> bytes:
     return _encode(value if plain else to_json_value(value, relaxed=False))
 
 
-def _refuse_depth(value: Any, depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise BadRequest(f"a value nests deeper than {MAX_DEPTH} levels, the most that BSON has")
-    for child in value.values() if type(value) is dict else value if type(value) is list else ():
-        if type(child) is dict or type(child) is list:
-            _refuse_depth(child, depth + 1)
+def _refuse_depth(value: Any) -> None:
+    level, depth = [value], 0
+    while level:
+        if depth > MAX_DEPTH:
+            raise BadRequest(
+                f"a value nests deeper than {MAX_DEPTH} levels, the most that BSON has"
+            )
+        depth += 1
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if type(parent) is dict else parent)
+            if type(child) in _CONTAINERS
+        ]
 
 
 def _refuse_long_integers(value: Any) -> None:
