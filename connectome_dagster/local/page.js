@@ -113,8 +113,7 @@ document.addEventListener("visibilitychange", tick);
 byId("pause").hidden = false;
 byId("pause").addEventListener("click", ({ target }) => {
   paused = !paused;
-  target.setAttribute("aria-pressed", paused);
-  target.textContent = paused ? "Go on" : "Pause";
+  target.textContent = paused ? "Resume" : "Pause";
   tick();
 });
 

@@ -58,7 +58,7 @@ _NO_TOKEN = "This is for the script of the page at / alone: load that page again
 
 
 class Page:
-    """What a person sees of the server.
+    """What a person sees of the server. Whoever is logged in on its machine can open it.
 
     Args:
         store: the collections.

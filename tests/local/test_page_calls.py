@@ -213,7 +213,7 @@ def test_credentials_that_a_url_takes_only_escaped_work_once_they_are_shown(
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     with LocalServer(
-        ["movies"], read_credential="re/ad+%41?#&é\"'$x", write_credential="wr\\ite`{x}`"
+        ["movies"], read_credential="read+%41?#&é\"'$x", write_credential="wr\\ite`{x}`"
     ) as server:
         for language in LANGUAGES:
             if (tool := TOOLS.get(language)) is not None and shutil.which(tool) is None:
