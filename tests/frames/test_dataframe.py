@@ -158,7 +158,7 @@ def test_an_index_level_that_is_called_like_another_name_is_refused() -> None:
         [datetime(2018, 2, 1, 5), date(2018, 2, 1)],
         [BIG, 0.5],
         [2**64, 1],
-        [object()],
+        [Ellipsis],
         [1j],
         ["\ud800"],
     ],
