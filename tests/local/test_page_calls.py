@@ -21,15 +21,23 @@ from tests.local.page_parts import PageParts, Snippet, with_values, with_variabl
 READ, WRITE = "read-credential-of-the-tests", "write-credential-of-the-tests"
 VARIABLES = {"CONNECTOME_READ_CREDENTIAL": READ, "CONNECTOME_WRITE_CREDENTIAL": WRITE}
 LANGUAGES = ["python", "curl", "javascript", "dagster"]
-SHOWN = ["with variables", "with values"]
 # A name that means something to a shell, to a template and to HTML.
 AWKWARD = "{a}$HOME`id`\"b\"'c'\\%41&amp;<i>?#é"
 TOOLS = {"curl": "curl", "javascript": "node"}
 
 
-@pytest.fixture(params=["movies", AWKWARD], ids=["plain", "awkward"])
-def collection(request: pytest.FixtureRequest) -> str:
+# How a name is written and how a credential is have nothing to do with each other: two cases do.
+CASES = {"a plain name, with variables": "movies", "an awkward name, with values": AWKWARD}
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture
+def collection(case: str) -> str:
+    return CASES[case]
 
 
 @pytest.fixture(scope="module")
@@ -53,20 +61,21 @@ def language(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=SHOWN)
+@pytest.fixture
 def run(
-    request: pytest.FixtureRequest,
+    case: str,
     server: LocalServer,
     collection: str,
     language: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Runner:
+    values = case.endswith("with values")
     for name, value in VARIABLES.items():
-        if request.param == "with variables":
-            monkeypatch.setenv(name, value)
-        else:
+        if values:
             monkeypatch.delenv(name, raising=False)
-    return Runner(server, collection, language, values=request.param == "with values")
+        else:
+            monkeypatch.setenv(name, value)
+    return Runner(server, collection, language, values=values)
 
 
 class Runner:
