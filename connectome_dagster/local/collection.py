@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from connectome_dagster.local.index import EqualityIndex
-from connectome_dagster.local.order import IdOrder
+from connectome_dagster.local.order import FieldOrder, bounds
 from connectome_dagster.local.values import Key, comparison_key
 
 # Each index costs every write one look and every document some hundred bytes; an upsert searches
@@ -20,6 +20,8 @@ MAX_INDEXES = 16
 SELECTIVE = 0.1
 # Beyond so many changes at once, sorting anew is cheaper than finding each one's place.
 PLACED_ONE_BY_ONE = 100
+# Each order costs every write two searches; a pipeline pages by `_id` and a field or two.
+MAX_ORDERS = 4
 
 Document = dict[str, Any]
 
@@ -50,7 +52,7 @@ class Collection:
         # How many documents more than one have an `_id`, where the server is told to allow it.
         self._copies: dict[Key, int] = {}
         self._indexes: dict[str, EqualityIndex] = {}
-        self._order: IdOrder[Stored] | None = None
+        self._orders: dict[str, FieldOrder[Stored]] = {}
 
     def put(self, stored: Sequence[Stored]) -> None:
         """Take new documents in, or put them in the place of those with their numbers."""
@@ -63,8 +65,10 @@ class Collection:
                 index.add(one.seq, one.document)
             if old is None:
                 self._take_id(comparison_key(one.document["_id"]), one.seq)
-            if self._order is not None:
-                self._order.put(comparison_key(one.document["_id"]), one)
+            for order in self._orders.values():
+                if old is not None:
+                    order.remove(old)
+                order.put(one)
             self.rows[one.seq] = one
 
     def remove(self, stored: Sequence[Stored]) -> None:
@@ -73,8 +77,8 @@ class Collection:
         for one in stored:
             for index in self._indexes.values():
                 index.remove(one.seq, one.document)
-            if self._order is not None:
-                self._order.remove(comparison_key(one.document["_id"]))
+            for order in self._orders.values():
+                order.remove(one)
             self._free_id(comparison_key(one.document["_id"]))
             del self.rows[one.seq]
 
@@ -85,27 +89,35 @@ class Collection:
             return list(self.rows.values())
         return [self.rows[seq] for seq in sorted(seqs)]
 
-    def by_id(
-        self, direction: int, query: Document, equal: Mapping[str, Any]
+    def sorted_by(
+        self, path: str, direction: int, query: Document, equal: Mapping[str, Any]
     ) -> list[Stored] | None:
-        """All documents that may match, sorted by `_id`; None if that is not worth it.
+        """All documents that may match, sorted by a field and `_id`; None if that is not worth it.
 
-        An index may find few instead, or some documents may share an `_id`.
+        An index may find few instead, some documents may share an `_id`, or have an array there.
         """
         if self._copies:
             return None
         seqs = self._narrowed(equal)
         if seqs is not None and len(seqs) <= SELECTIVE * len(self.rows):
             return None
-        if self._order is None:
-            rows = self.rows.values()
-            self._order = IdOrder((comparison_key(one.document["_id"]), one) for one in rows)
-        return self._order.walk(direction, query)
+        order = self._order(path)
+        return None if order.arrays else order.walk(direction, bounds(query, path))
+
+    def _order(self, path: str) -> FieldOrder[Stored]:
+        order = self._orders.pop(path, None)
+        if order is None:
+            order = FieldOrder(path, self.rows.values())
+            if len(self._orders) >= MAX_ORDERS:
+                del self._orders[next(iter(self._orders))]
+        # The last place is the most recently used one.
+        self._orders[path] = order
+        return order
 
     def _take_id(self, key: Key, seq: int) -> None:
         if key in self.ids:
             self._copies[key] = self._copies.get(key, 0) + 1
-            self._order = None
+            self._orders.clear()
         self.ids[key] = seq
 
     def _free_id(self, key: Key) -> None:
@@ -117,7 +129,7 @@ class Collection:
 
     def _keep_order(self, stored: Sequence[Stored]) -> None:
         if len(stored) > PLACED_ONE_BY_ONE:
-            self._order = None
+            self._orders.clear()
 
     def _narrowed(self, equal: Mapping[str, Any]) -> set[int] | None:
         best: set[int] | None = None

@@ -34,7 +34,7 @@ from connectome_dagster.local.projection import compile_projection
 from connectome_dagster.local.query import compile_filter, equalities
 from connectome_dagster.local.sorting import compile_sort
 from connectome_dagster.local.text import decode, decode_plainly, encode, encode_exactly
-from connectome_dagster.local.values import Key, comparison_key
+from connectome_dagster.local.values import Key, comparison_key, number
 
 # MongoDB's bound for one document ("Limits and Thresholds: BSON Document Size").
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
@@ -400,14 +400,22 @@ class Store:
         return list(islice(found, search.limit or None))
 
     def _sorted(self, name: str, search: Search) -> Iterator[Stored] | None:
-        """What matches in its order already, where that is the order of `_id` and worth it."""
-        if search.sort is None or list(search.sort) != ["_id"] or not search.limit:
+        """What matches in its order already, where such an order is kept and worth it.
+
+        Pages are asked for by `_id`, or by a field with `_id` to break its ties.
+        """
+        fields = list(search.sort.items()) if search.sort and search.limit else []
+        if not 1 <= len(fields) <= 2 or fields[-1][0] != "_id" or fields[0][0][:1] == "$":
+            return None
+        direction = 1 if number(fields[0][1]) == 1 else -1
+        if number(fields[-1][1]) != direction:
             return None
         matches = compile_filter(search.query)
-        direction = 1 if search.sort["_id"] == 1 else -1
         collection = self._named(name)
         with self._showing:
-            rows = collection.by_id(direction, search.query, equalities(search.query))
+            rows = collection.sorted_by(
+                fields[0][0], direction, search.query, equalities(search.query)
+            )
         return None if rows is None else (one for one in rows if matches(one.document))
 
     def _past(self, name: str, query: Document, age: float) -> Iterator[Stored] | None:

@@ -26,7 +26,7 @@ from connectome_dagster.local.query import compile_filter
 from connectome_dagster.local.sorting import compile_sort
 from connectome_dagster.local.store import MAX_DOCUMENT_BYTES, Search, Store
 from connectome_dagster.local.text import encode
-from connectome_dagster.local.values import comparison_key
+from connectome_dagster.local.values import MISSING, comparison_key
 
 
 def found(store: Store, query: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
@@ -315,6 +315,59 @@ def test_pages_by_id_are_what_sorting_everything_gives(data: st.DataObject) -> N
             sort, limit = {"_id": data.draw(st.sampled_from([1, -1]))}, data.draw(st.integers(1, 4))
 
             expected = compile_sort(sort, limit)(filter(compile_filter(query), held.values()))
+            answer = b"".join(store.find("things", Search(query=query, sort=sort, limit=limit)))
+
+            assert answer == b"[" + b",".join(encode(one, plain=False) for one in expected) + b"]"
+
+
+KEYS = st.one_of(IDS, st.just(MISSING), st.lists(st.integers(-2, 2), max_size=2))
+DIRECTIONS = st.sampled_from([1, -1])
+
+
+@st.composite
+def after(draw: st.DrawFn, path: str) -> dict[str, Any]:
+    """A filter as paging sends it, in each form: what follows a key, ties broken by `_id`."""
+    operator, anchor = draw(st.sampled_from(["$gt", "$gte", "$lt", "$lte"])), draw(IDS)
+    tie = {path: anchor, "_id": {operator: draw(IDS)}}
+    return draw(
+        st.sampled_from(
+            [
+                {path: {operator: anchor}},
+                {"$or": [{path: {operator: anchor}}, tie]},
+                {"$expr": {operator: [f"${path}", {"$literal": anchor}]}},
+                {"$or": [{path: {operator: anchor}}, {"other": 1}]},
+                {path: anchor},
+            ]
+        )
+    )
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_pages_by_a_field_are_what_sorting_everything_gives(data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(["k", "k.x"]))
+    sort = dict.fromkeys([path, "_id"], data.draw(DIRECTIONS))
+    with closing(Store()) as store:
+        store.add_collection("things")
+        for number in range(data.draw(st.integers(1, 6))):
+            value = data.draw(KEYS)
+            inner = {} if value is MISSING else {"x": value}
+            store.insert(
+                "things",
+                [
+                    {"_id": number, "k": inner}
+                    if path == "k.x"
+                    else {"_id": number, **({} if value is MISSING else {"k": value})}
+                ],
+            )
+            if data.draw(st.booleans()):
+                store.update("things", {"_id": 0}, {path: data.draw(IDS)}, upsert=True)
+            if data.draw(st.booleans()):
+                store.delete("things", {"_id": data.draw(st.integers(0, 6))}, many=True)
+            query, limit = data.draw(after(path)), data.draw(st.integers(1, 4))
+
+            held = filter(compile_filter(query), _exactly(store))
+            expected = compile_sort(sort, limit)(held)
             answer = b"".join(store.find("things", Search(query=query, sort=sort, limit=limit)))
 
             assert answer == b"[" + b",".join(encode(one, plain=False) for one in expected) + b"]"
