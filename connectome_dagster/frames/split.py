@@ -42,6 +42,9 @@ _DEPTH[list(b"}]")] = -1
 # How many bytes `nests_deeper` takes for one step.
 _BLOCK = 512
 
+# And how many at a time: what it needs then stays in the processor's cache.
+_WINDOW = 128 << 10
+
 # From the brace that ends a document to the colon behind the first name of the next one.
 _BETWEEN = re.compile(rb'[ \t\r\n]*,[ \t\r\n]*\{[ \t\r\n]*"(?:[^"\\]|\\.)*"[ \t\r\n]*:')
 
@@ -100,19 +103,29 @@ def nests_deeper(body: bytes, levels: int) -> bool:
     Counts brackets in strings, too, which costs next to nothing beside the parsing; only if that
     looks deep is the structure scanned. It may take no notice of `_BLOCK` levels more.
     """
-    codes = np.frombuffer(body, dtype=np.uint8)
+    opened = lowest = 0
+    for begin in range(0, len(body), _WINDOW):
+        steps = _steps(body[begin : begin + _WINDOW])
+        depths = opened + np.cumsum(steps)
+        lows = np.minimum(np.minimum.accumulate(depths), lowest)
+        if (depths - lows).max(initial=0) > levels:
+            return int(_structure(body).depth.max(initial=0)) > levels
+        opened += int(steps.sum())
+        lowest = int(lows.min(initial=lowest))
+    return False
+
+
+def _steps(text: bytes) -> npt.NDArray[np.int64]:
+    """How many more brackets open than close in each whole block of the text."""
+    codes = np.frombuffer(text, dtype=np.uint8)
     codes = codes[: len(codes) // _BLOCK * _BLOCK] | np.uint8(0x20)  # now [ is { and ] is }
-    if not len(codes):
-        return False
     # Two for what opens, nothing for what closes, one for all else: summed eight at a time, since
     # in 64 steps none of them leaves its byte.
     steps = (codes == ord("{")).view(np.uint8)
     steps += codes != ord("}")
     lanes = steps.view(np.uint64).reshape(-1, _BLOCK // 8).sum(axis=1).view(np.uint8)
-    opened = np.cumsum(lanes.reshape(-1, 8).sum(axis=1, dtype=np.int64) - _BLOCK)
-    if (opened - np.minimum.accumulate(opened)).max() <= levels:
-        return False
-    return int(_structure(body).depth.max(initial=0)) > levels
+    net: npt.NDArray[np.int64] = lanes.reshape(-1, 8).sum(axis=1, dtype=np.int64) - _BLOCK
+    return net
 
 
 def _escaped(codes: npt.NDArray[np.uint8], at: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
