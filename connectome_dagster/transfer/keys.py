@@ -87,6 +87,9 @@ class KeyColumns:
             column = batch.column(at)
             if pa.types.is_nested(column.type):
                 raise _not_single(name, first_row, str(column.type))
+            if pa.types.is_dictionary(column.type):
+                # A null may stand among its values, where older versions of pyarrow do not look.
+                column = column.dictionary_decode()
             absent = column.is_null(nan_is_null=True)
             if pc.any(absent).as_py():
                 raise _is_null(name, first_row + absent.index(True).as_py())

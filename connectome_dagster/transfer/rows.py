@@ -126,9 +126,10 @@ def _of_items(items: Iterable[Any]) -> Iterator[Batch]:
         if documents:
             yield documents
             documents = []
-        if isinstance(item, Iterable) and not _is_columnar(item):
+        if not _is_columnar(item):
             raise ConfigurationError(
-                f"an item of the iterable is a {type(item).__name__}, neither a dict nor a frame"
+                f"an item of the {type(items).__name__} is a {type(item).__name__}, neither a dict "
+                "nor a frame"
             )
         yield from batches_of(item)
     if documents:
