@@ -92,7 +92,7 @@ class ConnectomeServer:
         `add` takes a kind and the parameters of `connectome_dagster.local.faults.Fault`.
 
         Example:
-            >>> connectome_server.faults.add("applied_reset", verb="batchwrite", nth=2)
+            connectome_server.faults.add("applied_reset", verb="batchwrite", nth=2)
         """
         return self._conditions.faults
 
@@ -110,7 +110,7 @@ class ConnectomeServer:
             ValueError: there is no such switch, or it does not take that value.
 
         Example:
-            >>> connectome_server.switches(page_cap=10, response_path="data")
+            connectome_server.switches(page_cap=10, response_path="data")
         """
         now = self._conditions.switches
         if switches:

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from connectome_dagster import __version__
 from connectome_dagster.cli import main
+from connectome_dagster.local.switches import described
 
 COMMAND = [sys.executable, "-W", "error", "-c", "from connectome_dagster.cli import main; main()"]
 SHARED = Path(__file__).parents[2] / "shared"
@@ -89,8 +90,53 @@ def test_it_says_its_version() -> None:
 def test_help_names_every_option_of_serve() -> None:
     text = CliRunner().invoke(main, ["serve", "--help"]).output
 
-    for option in ("--host", "--port", "--data", "--collection", "--seed"):
+    for option in ("--host", "--port", "--data", "--collection", "--seed", "--switch"):
         assert option in text
+
+
+def test_help_lists_every_switch_with_its_question() -> None:
+    text = CliRunner().invoke(main, ["serve", "--help"]).output
+    listed = re.findall(r"^  (\w+) +(U\d+):", text, re.MULTILINE)
+
+    assert listed == [(name, question) for name, question, *_ in described()]
+
+
+def test_switches_are_set_by_options_and_while_it_runs() -> None:
+    switches = ("--switch", "page_cap=1", "--switch", "response_path=data")
+    with serving("--collection", "things", *switches, **CREDENTIALS) as server:
+        url = f"{server.base_url}/collection"
+        write, read = f"{url}/batchwrite/write-from-outside", f"{url}/read/read-from-outside"
+        requests.post(f"{write}/things", json=[{"_id": 1}, {"_id": 2}], timeout=10)
+        assert requests.get(f"{read}/things", timeout=10).json() == {"data": [{"_id": 1}]}
+
+        headers = {"Authorization": "Bearer write-from-outside"}
+        control = f"{server.base_url}/control/switches"
+        assert requests.put(control, json={}, headers=headers, timeout=10).ok
+        assert requests.get(f"{read}/things", timeout=10).json() == [{"_id": 1}, {"_id": 2}]
+        assert server.stop(signal.SIGTERM) == (0, "")
+
+
+def test_the_control_credential_is_its_own_when_it_is_set() -> None:
+    own = {"CONNECTOME_CONTROL_CREDENTIAL": "control-from-outside", **CREDENTIALS}
+    with serving(**own) as server:
+        statuses = [
+            requests.get(
+                f"{server.base_url}/control/switches",
+                headers={"Authorization": f"Bearer {credential}"},
+                timeout=10,
+            ).status_code
+            for credential in ("control-from-outside", "write-from-outside")
+        ]
+
+        assert statuses == [200, 401]
+
+
+@pytest.mark.parametrize("switch", ["pagecap=1", "page_cap=none at all", "page_cap"])
+def test_a_wrong_switch_is_one_line(switch: str) -> None:
+    line = ended("--port", "0", "--switch", switch)
+
+    assert "\n" not in line
+    assert switch.partition("=")[0] in line
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import requests
 
+from connectome_dagster.local.conditions import Conditions
 from connectome_dagster.testing import ConnectomeServer, connectome_server
 
 pytest_plugins = ["pytester"]
@@ -85,6 +87,119 @@ def test_the_documented_example_runs(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("from connectome_dagster import Connectome\n" + "\n".join(lines))
 
     pytester.runpytest_subprocess("-W", "error", "-p", "no:xdist").assert_outcomes(passed=1)
+
+
+def test_switches_and_faults_are_of_one_tests_collections(
+    connectome_server: ConnectomeServer,
+) -> None:
+    whole = connectome_server._server
+    movies = connectome_server.collection([{"n": 1}, {"n": 2}])
+    whole.add_collection("somebody-elses")
+    whole.seed("somebody-elses", [{"n": 1}, {"n": 2}])
+
+    def read(collection: str) -> requests.Response:
+        url = f"{connectome_server.base_url}/collection/read/{connectome_server.read_credential}"
+        return requests.get(f"{url}/{collection}", timeout=10)
+
+    connectome_server.switches(page_cap=1)
+    switches = connectome_server.switches(response_path="data")
+    connectome_server.faults.add("error", nth=2)
+    answers = [read(movies), read("somebody-elses"), read(movies), read("somebody-elses")]
+    later = connectome_server.collection([{"n": 1}, {"n": 2}])
+
+    assert switches.changed() == {"page_cap": 1, "response_path": "data"}
+    assert connectome_server.switches() == switches
+    assert [answer.status_code for answer in answers] == [200, 200, 500, 200]
+    assert len(answers[0].json()["data"]) == len(read(later).json()["data"]) == 1
+    assert len(answers[1].json()) == 2
+    assert [entry.fault for entry in connectome_server.log] == [None, "error", None]
+    assert {entry.collection for entry in connectome_server.log} == {movies, later}
+    whole.drop_collection("somebody-elses")
+
+
+def test_a_test_sees_what_was_applied_and_in_which_order(
+    connectome_server: ConnectomeServer,
+) -> None:
+    movies = connectome_server.collection([{"_id": "planted"}])
+    url = f"{connectome_server.base_url}/collection/write/{connectome_server.write_credential}"
+    connectome_server.faults.add("later", verb="write", nth=1, seconds=0.1)
+
+    for name in ("first", "second"):
+        requests.post(f"{url}/{movies}", json={"_id": name}, timeout=10)
+    connectome_server.quiesce()
+
+    assert [entry.inserted for entry in connectome_server.log] == [("first",), ("second",)]
+    assert [one.inserted for _, one in connectome_server.changes] == [("second",), ("first",)]
+    assert connectome_server.faults.strikes() == [1]
+
+
+def test_a_wrong_switch_or_fault_changes_nothing(connectome_server: ConnectomeServer) -> None:
+    with pytest.raises(ValueError, match="there is no switch 'pagecap'"):
+        connectome_server.switches(page_cap=1, pagecap=2)
+    with pytest.raises(ValueError, match="there is no fault 'explode'"):
+        connectome_server.faults.add("explode")  # type: ignore[arg-type]
+
+    assert connectome_server.switches().changed() == {}
+    assert connectome_server.faults.faults == []
+
+
+def test_switches_and_faults_end_with_their_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        def test_first(connectome_server):
+            connectome_server.switches(page_cap=1)
+            connectome_server.faults.add("reset")
+
+        def test_second(connectome_server):
+            assert connectome_server.switches().changed() == {}
+            assert connectome_server.faults.faults == []
+            assert connectome_server.log == []
+        """
+    )
+
+    pytester.runpytest_subprocess("-W", "error", "-p", "no:xdist").assert_outcomes(passed=2)
+
+
+def test_a_test_costs_less_than_50_ms(connectome_server: ConnectomeServer) -> None:
+    server = connectome_server._server
+    spent = []
+    for _ in range(5):
+        began = time.process_time()
+        one = ConnectomeServer(server, Conditions())
+        one.collection([{"n": n} for n in range(100)])
+        one.switches(page_cap=1)
+        one.faults.add("error")
+        one._forget()
+        spent.append(time.process_time() - began)
+
+    assert min(spent) < 0.05
+
+
+def test_the_lines_that_the_docstrings_show_run(pytester: pytest.Pytester) -> None:
+    shown = [
+        line.strip()
+        for member in (ConnectomeServer.switches, ConnectomeServer.faults.fget)
+        for line in str(member.__doc__).partition("Example:\n")[2].splitlines()
+        if line.strip()
+    ]
+    assert len(shown) == 2
+    body = "".join(f"    {line}\n" for line in shown)
+    pytester.makepyfile(f"def test_shown(connectome_server):\n{body}")
+
+    pytester.runpytest_subprocess("-W", "error", "-p", "no:xdist").assert_outcomes(passed=1)
+
+
+def test_the_examples_of_the_page_on_the_local_server_run(pytester: pytest.Pytester) -> None:
+    page = Path(__file__).parents[1] / "docs" / "local-server.md"
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    tests = [block for block in blocks if "def test_" in block]
+    assert len(tests) >= 2
+    for number, block in enumerate(tests):
+        pytester.makepyfile(**{f"test_example_{number}": block})
+
+    result = pytester.runpytest_subprocess("-W", "error", "-p", "no:xdist")
+
+    result.assert_outcomes(passed=len(tests))
 
 
 def test_without_the_extra_only_the_tests_that_use_it_fail(

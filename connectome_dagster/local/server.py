@@ -241,6 +241,8 @@ class LocalServer:
     def seed(self, name: str, documents: Iterable[Document]) -> int:
         """Insert documents without a request; the collection is added if it is not there.
 
+        They are plain documents whatever the switches, and no read is too stale to see them.
+
         Args:
             name: the collection.
             documents: decoded JSON, as a body of `batchwrite` would hold it.
@@ -256,7 +258,7 @@ class LocalServer:
         if text == b"[]":
             return 0
         decoded, plain = bodies.batch(text)
-        return self._store.insert(name, decoded, plain=plain)
+        return self._store.insert(name, decoded, plain=plain, settled=True)
 
     def seed_file(self, name: str, path: Path) -> int | None:
         """Insert the documents of a file into a collection that has none.
@@ -276,7 +278,7 @@ class LocalServer:
         if self._store.count(name):
             return None
         documents, plain = read_seed(path)
-        return self._store.insert(name, documents, plain=plain)
+        return self._store.insert(name, documents, plain=plain, settled=True)
 
     def documents(self, name: str) -> list[Document]:
         """Copies of a collection's documents as a read answers them, in natural order.

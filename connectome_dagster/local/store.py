@@ -217,6 +217,7 @@ class Store:
         plain: bool = False,
         ids: Ids = PLAIN_IDS,
         tell: Tell | None = None,
+        settled: bool = False,
     ) -> int:
         """Insert documents, all or none; one without `_id` is given one.
 
@@ -226,6 +227,7 @@ class Store:
             plain: whether they hold nothing but what JSON itself has.
             ids: what becomes of `_id`.
             tell: told what was inserted, before anything else changes.
+            settled: whether the past that a reader may be shown has them too.
 
         Returns:
             How many were inserted.
@@ -243,7 +245,7 @@ class Store:
             ]
             if ids.client == "unique":
                 _refuse_known_ids(added, self._named(name).ids)
-            self._change(name, inserted=added, tell=tell)
+            self._change(name, inserted=added, tell=tell, settled=settled)
         return len(documents)
 
     def insert_some(
@@ -461,6 +463,7 @@ class Store:
         updated: Sequence[Stored] = (),
         deleted: Sequence[Stored] = (),
         tell: Tell | None,
+        settled: bool = False,
     ) -> None:
         """Keep a change, show it, tell of it: in this order, and while nobody else writes."""
         collection = self._named(name)
@@ -476,7 +479,9 @@ class Store:
         self._changes += 1
         remembered = self._remember(name)
         with self._showing:
-            if remembered > 0:
+            if settled:
+                pass  # as if it had always been there
+            elif remembered > 0:
                 changes = [(one.seq, collection.rows.get(one.seq)) for one in (*put, *deleted)]
                 history = self._histories.setdefault(name, History())
                 history.note(self._clock(), changes, seconds=remembered)

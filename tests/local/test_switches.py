@@ -597,6 +597,15 @@ def test_u13_a_read_sees_the_past_and_catches_up(calls: Calls) -> None:
     assert time.monotonic() - wrote >= 0.3
 
 
+def test_u13_what_is_seeded_is_no_write_that_a_read_could_miss(calls: Calls) -> None:
+    calls.server.switches = Switches(stale_seconds=600)
+    calls("write", {"_id": "written"})
+    calls.server.seed("things", [{"_id": "seeded"}])
+    calls("write", {"_id": "written too"})
+
+    assert calls("read").json() == [{"_id": "seeded"}]
+
+
 @given(data=st.data())
 def test_u13_the_past_is_exactly_what_was_there(data: st.DataObject) -> None:
     now = 0.0
