@@ -43,7 +43,8 @@ def measured(run: Callable[[], T]) -> tuple[T, Cost]:
     cpu, start = time.process_time(), time.perf_counter()
     value = run()
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
-    return value, Cost(seconds, cpu_seconds, baseline, _resident("VmHWM"))
+    # The kernel counts resident pages a processor at a time, so a small run may seem to end below.
+    return value, Cost(seconds, cpu_seconds, baseline, max(baseline, _resident("VmHWM")))
 
 
 def _resident(name: str) -> int:

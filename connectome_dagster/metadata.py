@@ -150,12 +150,16 @@ def table_schema(schema: pa.Schema) -> dg.TableSchema:
         columns=[
             dg.TableColumn(
                 name=column.name,
-                type=str(column.type),
+                type=_TEXT.sub("string", str(column.type)),
                 constraints=TableColumnConstraints(nullable=column.nullable),
             )
             for column in list(schema)[:_SCHEMA_COLUMNS]
         ]
     )
+
+
+# pandas 3 keeps text as large strings: the same to a reader, and to what a document holds.
+_TEXT = re.compile(r"\blarge_string\b|\bstring_view\b")
 
 
 def arrow_schema(schema: dg.TableSchema) -> pa.Schema:

@@ -25,6 +25,13 @@ REPORT = WriteReport(
 )
 
 
+def test_text_has_one_name_however_it_is_kept() -> None:
+    kept = [pa.string(), pa.large_string(), pa.list_(pa.large_string())]
+    schema = pa.schema([(str(at), type_) for at, type_ in enumerate(kept)])
+    shown = [column.type for column in table_schema(schema).columns]
+    assert shown == ["string", "string", "list<item: string>"]
+
+
 def test_a_table_is_described_by_dagsters_own_keys() -> None:
     metadata = table_metadata(
         collection="movies", schema=pa.schema([("amount", pa.int64())]), row_count=3

@@ -27,9 +27,9 @@ class Request:
 
 @dataclass
 class ScriptedServer:
-    script: tuple[Step, ...]
+    script: tuple[Step, ...] = field(repr=False)  # bodies of megabytes, in a failure's text
     tls: ssl.SSLContext | None = None
-    requests: list[Request] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list, repr=False)
     connections: int = 0
 
     def __post_init__(self) -> None:
