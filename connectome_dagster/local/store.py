@@ -28,7 +28,7 @@ from connectome_dagster.local.http_errors import (
     SomeRefused,
     TooLarge,
 )
-from connectome_dagster.local.journal import Journal
+from connectome_dagster.local.journal import Journal, NoJournal
 from connectome_dagster.local.log import Applied
 from connectome_dagster.local.projection import compile_projection
 from connectome_dagster.local.query import compile_filter, equalities
@@ -122,7 +122,7 @@ class Store:
         remember: Callable[[str], float] = lambda _name: 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._journal = Journal(directory)
+        self._journal = NoJournal() if directory is None else Journal(directory)
         self._collections: dict[str, Collection] = {}
         self._histories: dict[str, History] = {}
         self._remember = remember
@@ -537,6 +537,8 @@ def _with_id(document: Document, ids: Ids) -> Document:
     if isinstance(value, (list, Regex)):
         kind = "an array" if isinstance(value, list) else "a regular expression"
         raise BadRequest(f"_id cannot be {kind}")
+    if next(iter(document)) == "_id":
+        return document
     return {"_id": value, **document}
 
 

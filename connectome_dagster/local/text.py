@@ -5,7 +5,6 @@ Plain JSON takes a path of compiled code; a text with a `"$…` key goes through
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
@@ -15,11 +14,8 @@ from connectome_dagster.local.http_errors import BadRequest
 
 # The integers of BSON. Python holds larger ones, MongoDB refuses them.
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
-# An integer beyond 64 bits has at least 19 digits: without such a run there is nothing to look for.
-# Most long runs are in strings, an ObjectId's for one, and follow a quote.
-_LONG_NUMBER = re.compile(rb"[\[:,\s-][0-9]{19}")
-
-_CONTAINERS = frozenset([dict, list])
+# What a check of a body looks at: the values that have values in them, and integers.
+_CHECKED = frozenset([dict, list, int])
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -52,11 +48,8 @@ def decode(text: bytes, what: str = "the body", *, extended: bool = True) -> tup
         trouble = f"{what} is not JSON: {error}"
     if trouble:
         raise BadRequest(trouble)
-    # fewer brackets than levels: most bodies but batches
-    if type(value) is not str and text.count(b"{") + text.count(b"[") > MAX_DEPTH:
-        _refuse_depth(value)
-    if type(value) is int or _LONG_NUMBER.search(text):
-        _refuse_long_integers(value)
+    if type(value) in _CHECKED:
+        _refuse_excess(value)
     if not extended or (b'"$' not in text and rb"\u0024" not in text):
         return value, True
     try:
@@ -85,29 +78,23 @@ def encode_exactly(value: Any, *, plain: bool) -> bytes:
     return _encode(value if plain else to_json_value(value, relaxed=False))
 
 
-def _refuse_depth(value: Any) -> None:
+def _refuse_excess(value: Any) -> None:
+    """Refuse what BSON has no room for: more levels than it has, integers beyond 64 bits."""
     level, depth = [value], 0
     while level:
-        if depth > MAX_DEPTH:
+        integers = [one for one in level if type(one) is int]
+        if integers and not _INT64_MIN <= min(integers) <= max(integers) <= _INT64_MAX:
+            most = max(integers, key=abs)
+            raise BadRequest(f"the integer {most} does not fit 64 bits, the most that BSON has")
+        parents = [one for one in level if type(one) is not int] if integers else level
+        if depth > MAX_DEPTH and parents:
             raise BadRequest(
                 f"a value nests deeper than {MAX_DEPTH} levels, the most that BSON has"
             )
         depth += 1
         level = [
             child
-            for parent in level
+            for parent in parents
             for child in (parent.values() if type(parent) is dict else parent)
-            if type(child) in _CONTAINERS
+            if type(child) in _CHECKED
         ]
-
-
-def _refuse_long_integers(value: Any) -> None:
-    if type(value) is int:
-        if not _INT64_MIN <= value <= _INT64_MAX:
-            raise BadRequest(f"the integer {value} does not fit 64 bits, the most that BSON has")
-    elif type(value) is dict:
-        for child in value.values():
-            _refuse_long_integers(child)
-    elif type(value) is list:
-        for child in value:
-            _refuse_long_integers(child)
