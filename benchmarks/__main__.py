@@ -14,9 +14,11 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks import local_server
 from benchmarks.data import documents_file, frame_file
 from benchmarks.report import Comparison, Run, machine, record, table
 from benchmarks.sides import ALL, FEW
@@ -26,6 +28,9 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = 200_000  # 46 MB of JSON
 QUICK_DOCUMENTS = 20_000
 FEW_DOCUMENTS = 100  # what a side handles before it is measured
+
+LOCAL_SERVER = "local server"  # its rows have targets and no package on the other side
+LOCAL_DOCUMENTS = 100_000  # what its targets are for
 
 # One run of the slowest side takes seconds; a side that takes this long hangs.
 RUN_SECONDS = 900
@@ -129,7 +134,10 @@ def check_same(name: str, count: int, product: Sequence[Run], alternative: Seque
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--only", action="append", metavar="ROW", help=f"one of {', '.join(ROWS)}, or its start"
+        "--only",
+        action="append",
+        metavar="ROW",
+        help=f"one of {', '.join((*ROWS, LOCAL_SERVER))}, or its start",
     )
     parser.add_argument("--repeat", type=int, help="runs of each side (5, or 2 with --quick)")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_DOCUMENTS:,} documents")
@@ -144,7 +152,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         options.documents = QUICK_DOCUMENTS if options.quick else DOCUMENTS
     wanted = options.only or [""]
     options.rows = [name for name in ROWS if any(name.startswith(start) for start in wanted)]
-    if not options.rows or options.repeat < 1 or options.documents < 1:
+    options.local_server = any(LOCAL_SERVER.startswith(start) for start in wanted)
+    if not (options.rows or options.local_server) or options.repeat < 1 or options.documents < 1:
         parser.error("nothing to run: see --help for the rows; numbers count from 1")
     return options
 
@@ -157,24 +166,45 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     options = _options(arguments)
     before = machine()
+    comparisons = _comparisons(options) if options.rows else []
+    speeds = _local_server(options) if options.local_server else []
+    kept = options.folder / "bench.json"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    numbers = {**record(comparisons, before), "local_server": [asdict(speed) for speed in speeds]}
+    kept.write_text(json.dumps(numbers, indent=2), encoding="utf-8")
+    print(
+        f"Medians of {options.repeat}; Python {before['python']},"
+        f" {before['processors']} processors, load {before['load_average']:.1f} at the start\n"
+    )
+    if comparisons:
+        print(
+            f"{options.documents:,} documents, {comparisons[0].bytes / 1e6:.1f} MB of JSON,"
+            f" each run in a fresh process:\n\n{table(comparisons)}\n"
+        )
+    if speeds:
+        print(
+            f"{min(options.documents, LOCAL_DOCUMENTS):,} documents in a server of their own:"
+            f"\n\n{local_server.table(speeds)}\n"
+        )
+    print(f"All numbers: {kept}")
+
+
+def _comparisons(options: argparse.Namespace) -> list[Comparison]:
     documents = options.folder.resolve() / "bench"
     for count in (FEW_DOCUMENTS, options.documents):
         _output("benchmarks.data", str(documents), str(count))
     with replaying(documents, options.documents) as address:
-        comparisons = [
+        return [
             _compare(name, address, documents, options.documents, options.repeat)
             for name in options.rows
         ]
-    kept = options.folder / "bench.json"
-    kept.write_text(json.dumps(record(comparisons, before), indent=2), encoding="utf-8")
-    size = documents_file(documents, options.documents).stat().st_size
-    print(
-        f"{options.documents:,} documents, {size / 1e6:.1f} MB of JSON; medians of"
-        f" {options.repeat}, each in a fresh process; Python {before['python']},"
-        f" {before['processors']} processors, load {before['load_average']:.1f} at the start\n"
-    )
-    print(table(comparisons))
-    print(f"\nAll numbers: {kept}")
+
+
+def _local_server(options: argparse.Namespace) -> list[local_server.Speed]:
+    print(LOCAL_SERVER, file=sys.stderr)
+    count = min(options.documents, LOCAL_DOCUMENTS)
+    told = _output("benchmarks.local_server", str(count), str(options.repeat))
+    return [local_server.Speed(**speed) for speed in json.loads(told)]
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.__main__ import FEW_DOCUMENTS, ROWS, BenchmarkFailed, check_same, main, replaying
 from benchmarks.data import documents, frame_file, prepare
+from benchmarks.local_server import Speed
 from benchmarks.report import Comparison, Run, table
 from benchmarks.sides import SIDES, digest, run_side
 
@@ -72,6 +73,31 @@ def test_a_run_prints_a_table_and_keeps_its_numbers(
     (package,), (by_hand,) = row["product"], row["alternative"]
     assert package["rows"] == by_hand["rows"] == 50
     assert package["digest"] == by_hand["digest"] == digest(list(documents(50)))
+
+
+def test_the_local_server_is_measured_beside_its_targets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(
+        ["--only", "local server", "--repeat", "1", "--documents", "50", "--folder", str(tmp_path)]
+    )
+
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in lines}) == 1
+    told = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
+    speeds = [Speed(**speed) for speed in told["local_server"]]
+    assert told["rows"] == []
+    assert len(lines) == len(speeds) + 2
+    assert {speed.unit for speed in speeds} == {"documents/s", "upserts/s", "MB/s", "ms"}
+    assert all(value > 0 for speed in speeds for value in speed.runs)
+
+
+@pytest.mark.parametrize(
+    ("unit", "runs", "met"),
+    [("ms", [1, 9, 2], True), ("ms", [9, 9, 2], False), ("MB/s", [9, 9, 1], True)],
+)
+def test_a_target_is_a_bound_of_the_median(unit: str, runs: list[float], met: bool) -> None:
+    assert Speed("row", unit, runs, 5, {}).met is met
 
 
 def test_every_row_names_sides_that_exist() -> None:
