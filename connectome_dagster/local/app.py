@@ -199,17 +199,19 @@ class DataApi:
 
     def _admit(self, request: Request, sequence: int, called: _Called) -> Verb:
         """The verb of a request whose path, method and credential are right."""
-        if not called.verb and not called.collection:
+        if not called.verb:
             raise NotFound("a path is /collection/<verb>/<credential>/<collection id>")
         verbs = called.conditions.verbs
         by_method = verbs.get(called.verb)
         if by_method is None:
             raise NotFound(f"there is no such verb: there are {', '.join(verbs)}")
-        # Any of them tells what the request is about, and only one of them may be what it does.
         verb = by_method.get(request.method)
-        name = verb or next(iter(by_method.values()))
+        # A wrong method is still a request for what the path names.
+        meant = verb or next(iter(by_method.values()))
         there = called.collection in self._store
-        self._requests.note(sequence, verb=name.name, collection=called.collection if there else "")
+        self._requests.note(
+            sequence, verb=meant.name, collection=called.collection if there else ""
+        )
         if verb is None:
             methods = ", ".join(by_method)
             raise WrongMethod(f"{called.verb} takes {methods} and no other method", methods)

@@ -47,6 +47,7 @@ def upsert_operators(query: Document, data: Document) -> Document:
 def _applied(document: Document, data: Document, setting: tuple[str, ...]) -> Document:
     fields: Document = {}
     gone: list[str] = []
+    touched = _Touched()
     for name, operands in data.items():
         if name not in _KNOWN:
             what = "unknown update operator" if name[:1] == "$" else "a field beside operators"
@@ -54,8 +55,7 @@ def _applied(document: Document, data: Document, setting: tuple[str, ...]) -> Do
         if type(operands) is not dict:
             raise UpdateError(f"{name} takes an object of fields, not {shown(operands)}")
         for path, operand in operands.items():
-            if path in fields or path in gone:
-                raise UpdateError(f"the path {path!r} is in conflict with another operator's")
+            touched.add(path)
             if name == "$unset":
                 gone.append(path)
             elif name in setting:
@@ -68,6 +68,22 @@ def _applied(document: Document, data: Document, setting: tuple[str, ...]) -> Do
             raise UpdateError("the data would remove the immutable field '_id'")
         changed = _without(changed, split_path(path))
     return changed
+
+
+class _Touched:
+    """The paths that operators name, none of which may be another one or above it."""
+
+    def __init__(self) -> None:
+        self._paths: set[str] = set()
+        self._above: set[str] = set()
+
+    def add(self, path: str) -> None:
+        parts = split_path(path)
+        above = {".".join(parts[:length]) for length in range(1, len(parts))}
+        if path in self._paths or path in self._above or above & self._paths:
+            raise UpdateError(f"the path {path!r} is in conflict with another operator's")
+        self._paths.add(path)
+        self._above |= above
 
 
 def _new_value(name: str, path: str, current: Any, operand: Any) -> Any:
