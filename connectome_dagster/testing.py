@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -129,6 +130,10 @@ class ConnectomeServer:
     def changes(self) -> list[tuple[Entry, Applied]]:
         """What requests changed in this test's collections, in the order of application."""
         return self._server.log.changes(collections=self._own)
+
+    def refusing(self) -> AbstractContextManager[None]:
+        """Refuse every new connection to the server while a `with` block lasts; open ones go on."""
+        return self._server.refusing()
 
     def quiesce(self, seconds: float = 10.0) -> None:
         """Wait until no request runs and nothing is due to be applied after its answer.

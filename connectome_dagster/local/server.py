@@ -11,11 +11,11 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Coroutine, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -41,6 +41,9 @@ STOP_SECONDS = 5
 # A client's idle connection is kept for longer than a pipeline's usual pause between requests: a
 # request that meets the closing of its connection has an unknown outcome.
 KEEP_ALIVE_SECONDS = 75
+
+
+Result = TypeVar("Result")
 
 
 class LocalServer:
@@ -219,6 +222,26 @@ class LocalServer:
         if self._thread is not None and not self._activity.wait(seconds):
             raise TimeoutError(f"the local server was still at work after {seconds:g} s")
 
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Refuse every new connection while the block lasts; open ones go on.
+
+        The faults know requests and connections that were made; this is for what happens before.
+
+        Example:
+            with server.refusing():
+                ...  # "connection refused", whatever the collection
+        """
+        self._socket = self._in_loop(self._server.refuse(self._socket))
+        try:
+            yield
+        finally:
+            if self.running:
+                self._in_loop(self._server.accept(self._socket))
+
+    def _in_loop(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return asyncio.run_coroutine_threadsafe(work, self._server.loop).result(START_SECONDS)
+
     def add_collection(self, name: str, *, conditions: Conditions | None = None) -> None:
         """Serve one more collection; repeating is harmless.
 
@@ -326,7 +349,30 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self.loop = asyncio.get_running_loop()
         self.answers.set()
+
+    async def refuse(self, listening: socket.socket) -> socket.socket:
+        """Listen no more, but keep the port: who connects to it is refused by the system."""
+        address, family = listening.getsockname()[:2], listening.family
+        for server in self.servers:
+            server.close()
+        self.servers = []
+        held = socket.socket(family, socket.SOCK_STREAM)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(address)
+        return held
+
+    async def accept(self, held: socket.socket) -> None:
+        """Listen again."""
+
+        def protocol() -> asyncio.Protocol:
+            return self.config.http_protocol_class(  # type: ignore[call-arg]  # as uvicorn calls it
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        loop = asyncio.get_running_loop()
+        self.servers = [await loop.create_server(protocol, sock=held)]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._activity.end()

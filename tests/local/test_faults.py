@@ -223,6 +223,26 @@ def test_refuse_resets_connections_before_they_are_read(calls: Calls) -> None:
     assert calls.server.log.entries() == []
 
 
+def test_a_server_that_refuses_is_there_again_afterwards(calls: Calls) -> None:
+    address = urlsplit(calls.server.base_url)
+    assert calls("read").status_code == 200
+    for _ in range(2):
+        with calls.server.refusing():
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((address.hostname, address.port), timeout=10)
+            assert calls("write", {}).status_code == 200  # over the connection that is open
+
+        assert requests.get(calls.url("read"), timeout=10).status_code == 200
+
+
+def test_a_server_that_refuses_can_be_stopped() -> None:
+    with LocalServer(["things"]) as server:
+        with server.refusing():
+            server.stop()
+
+    assert not server.running
+
+
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 @pytest.mark.parametrize("form", ["seconds", "date", None])
 def test_error_applies_nothing_and_says_when_to_come_back(
