@@ -6,6 +6,7 @@ in what it returns; where there is one, the piece is refused here and `exact` de
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -42,7 +43,7 @@ def decode_compiled(
     """
     if nests_deeper(piece, MAX_NESTING):
         raise Uncertain
-    text = _BEFORE + piece + _AFTER
+    text = b"".join((_BEFORE, piece, _AFTER))  # one copy, not two
     explicit = _schema_of(strings)
     rows = _read(text, explicit)
     guessed = frozenset(_dates(rows.type.value_type, ()))
@@ -154,11 +155,14 @@ def _certain(array: pa.Array) -> pa.Array:
 
 def _check_floats(array: pa.Array) -> None:
     """Beyond 2**53 a float may stand for an integer that it does not hold; NaN is not JSON."""
-    bounds = pc.min_max(pc.abs(array))
-    largest = bounds["max"].as_py()
-    if largest is not None and not largest < EXACT_FLOAT:
+    bounds = pc.min_max(array)
+    least, most = bounds["min"].as_py(), bounds["max"].as_py()
+    if least is None:
+        return
+    if not (least > -EXACT_FLOAT and most < EXACT_FLOAT):
         raise Uncertain
-    if pc.any(pc.is_nan(array)).as_py():
+    # The bounds leave NaN out; of numbers that are finite, only NaN makes the sum one.
+    if math.isnan(pc.sum(array).as_py()):
         raise Uncertain
 
 
