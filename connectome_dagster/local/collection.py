@@ -16,6 +16,8 @@ from connectome_dagster.local.values import Key, comparison_key
 # Each index costs every write one look and every document some hundred bytes; an upsert searches
 # by a few fields, a pipeline by a few more.
 MAX_INDEXES = 16
+# An index per field of a filter with thousands of them would cost more than it saves.
+MAX_NARROWING = 4
 # An index that leaves less than this share of the documents is worth sorting what it found.
 SELECTIVE = 0.1
 # Beyond so many changes at once, sorting anew is cheaper than finding each one's place.
@@ -133,8 +135,10 @@ class Collection:
 
     def _narrowed(self, equal: Mapping[str, Any]) -> set[int] | None:
         best: set[int] | None = None
-        for path, value in equal.items():
-            found = self._index(path).candidates(value)
+        # those that are there first, in the filter's order
+        paths = sorted(equal, key=lambda path: path not in self._indexes)[:MAX_NARROWING]
+        for path in paths:
+            found = self._index(path).candidates(equal[path])
             if found is not None and (best is None or len(found) < len(best)):
                 best = found
         return best

@@ -18,7 +18,7 @@ from bson.decimal128 import create_decimal128_context
 
 from connectome_dagster.local.extended_json import date_of, milliseconds, regex_parts
 from connectome_dagster.local.refusal import QueryError, shown
-from connectome_dagster.local.regexes import compile_search
+from connectome_dagster.local.regexes import compile_search, one_budget
 from connectome_dagster.local.values import (
     MISSING,
     comparison_key,
@@ -51,7 +51,8 @@ def compile_expression(expression: Any) -> Callable[[dict[str, Any]], Any]:
         >>> compile_expression({"$gt": ["$spent", "$budget"]})({"spent": 5, "budget": 3})
         True
     """
-    evaluate = _parse(expression, frozenset({"ROOT", "CURRENT", "REMOVE"}), 0)
+    with one_budget():
+        evaluate = _parse(expression, frozenset({"ROOT", "CURRENT", "REMOVE"}), 0)
     return lambda document: evaluate({"ROOT": document, "CURRENT": document, "REMOVE": MISSING})
 
 

@@ -82,7 +82,10 @@ class FieldOrder(Generic[Row]):
         value: Any = document
         through_array = False
         for step in self._steps:
-            value = value.get(step, MISSING) if type(value) is dict else MISSING
+            if type(value) is not dict:
+                value = MISSING
+                break
+            value = value.get(step, MISSING)
             if type(value) is list:
                 through_array = True
                 break

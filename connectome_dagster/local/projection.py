@@ -13,6 +13,7 @@ from typing import Any
 from connectome_dagster.local.expressions import compile_expression, is_expression_name
 from connectome_dagster.local.query import element_condition
 from connectome_dagster.local.refusal import QueryError, shown
+from connectome_dagster.local.regexes import one_budget
 from connectome_dagster.local.values import MISSING, is_nan, number
 
 __all__ = ["compile_projection"]
@@ -83,8 +84,9 @@ def compile_projection(project: Mapping[str, Any] | None) -> Callable[[Document]
     if not project:
         return lambda document: document
     parsing = _Parsing()
-    for path, value in project.items():
-        parsing.add(path, value)
+    with one_budget():
+        for path, value in project.items():
+            parsing.add(path, value)
     including = parsing.finish()
     root = parsing.root
     if all(isinstance(node, bool) for node in root.fields.values()):

@@ -18,7 +18,7 @@ from connectome_dagster.local.expressions import compile_expression, truth
 from connectome_dagster.local.extended_json import regex_parts
 from connectome_dagster.local.paths import Predicate, Test, matcher
 from connectome_dagster.local.refusal import QueryError, shown
-from connectome_dagster.local.regexes import check_options, compile_search
+from connectome_dagster.local.regexes import check_options, compile_search, one_budget
 from connectome_dagster.local.values import (
     MISSING,
     NUMBER,
@@ -53,7 +53,8 @@ def compile_filter(query: Mapping[str, Any]) -> Predicate:
     """
     if not isinstance(query, Mapping):
         raise QueryError(f"the query must be an object, not {shown(query)}")
-    return _document_filter(query, 0)
+    with one_budget():
+        return _document_filter(query, 0)
 
 
 def equalities(query: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,29 +8,62 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import regex  # type: ignore[import-untyped]  # ships no types
 
 from connectome_dagster.local.refusal import QueryError, shown
 
-__all__ = ["check_options", "compile_search"]
+__all__ = ["check_options", "compile_search", "one_budget"]
 
 OPTIONS = "imsux"
 MAX_PATTERN_CHARACTERS = 32_764  # PCRE's own bound, which MongoDB documents
 # Letters of a pattern with its counted repetitions written out, as they are compiled: PCRE allows
 # 64 kilobytes. Without a bound ((a{1000}){1000}){1000} alone takes all memory.
 MAX_SIZE = 65_535
-# A compiled filter spends at most so long in one pattern over all its documents: ordinary patterns
-# need about a microsecond each, a catastrophic one would need years for a single document.
-SECONDS_PER_FILTER = 5.0
+# A query spends at most so long in all its patterns, over all documents and with their compilation:
+# ordinary patterns need about a microsecond each, a catastrophic one would need years for a single
+# document.
+SECONDS_PER_QUERY = 5.0
+
+
+class _Budget:
+    """The seconds that are left for the patterns of one query."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = SECONDS_PER_QUERY
+
+    def spend(self, seconds: float) -> None:
+        self.left = max(self.left - seconds, 0.0)
+
+
+_budget: ContextVar[_Budget | None] = ContextVar(
+    "seconds left for a query's patterns", default=None
+)
+
+
+@contextmanager
+def one_budget() -> Iterator[None]:
+    """Let every pattern that is compiled inside share one budget of time, for its whole life."""
+    if _budget.get() is not None:
+        yield
+        return
+    token = _budget.set(_Budget())
+    try:
+        yield
+    finally:
+        _budget.reset(token)
 
 
 def compile_search(pattern: str, options: str = "") -> Callable[[str], bool]:
     """A function that says whether the pattern is found anywhere in a text.
 
-    Its time is bounded over its whole life, so it belongs to one query.
+    Its time is bounded over its whole life, so it belongs to one query; see `one_budget`.
 
     Args:
         pattern: in PCRE's syntax.
@@ -46,7 +79,12 @@ def compile_search(pattern: str, options: str = "") -> Callable[[str], bool]:
         raise QueryError(f"$regex: the pattern is longer than {MAX_PATTERN_CHARACTERS} characters")
     if _size(pattern) > MAX_SIZE:
         raise QueryError(f"$regex: the pattern {shown(pattern)} is too large with its repetitions")
+    budget = _budget.get() or _Budget()
+    began = time.perf_counter()
     compiled = _compiled(pattern, options)
+    budget.spend(time.perf_counter() - began)
+    if not budget.left:
+        raise _spent(pattern)
     if not options:
         if not _SPECIAL & set(pattern):
             return lambda text: pattern in text
@@ -56,7 +94,7 @@ def compile_search(pattern: str, options: str = "") -> Callable[[str], bool]:
     if not _CHOICES & set(pattern):
         search = compiled.search
         return lambda text: search(text) is not None
-    return _bounded(compiled, pattern)
+    return _bounded(compiled, pattern, budget)
 
 
 def check_options(options: str) -> None:
@@ -125,25 +163,28 @@ def _start_options(pattern: str) -> tuple[bool, str]:
     return ucp, pattern
 
 
-def _bounded(compiled: Any, pattern: str) -> Callable[[str], bool]:
+def _bounded(compiled: Any, pattern: str, budget: _Budget) -> Callable[[str], bool]:
     search, clock = compiled.search, time.perf_counter
-    left = SECONDS_PER_FILTER
 
     def found(text: str) -> bool:
-        nonlocal left
         start = clock()
         try:
-            return search(text, timeout=left) is not None
+            # 0 would mean no limit at all
+            return search(text, timeout=max(budget.left, 1e-6)) is not None
         except (TimeoutError, MemoryError):
-            left = 0.0
+            budget.left = 0.0
         finally:
-            left = max(left - (clock() - start), 1e-6)
-        raise QueryError(
-            f"$regex: the pattern {shown(pattern)} takes too much; "
-            f"a query may spend {SECONDS_PER_FILTER:g} seconds in it"
-        )
+            budget.spend(clock() - start)
+        raise _spent(pattern)
 
     return found
+
+
+def _spent(pattern: str) -> QueryError:
+    return QueryError(
+        f"$regex: the pattern {shown(pattern)} takes too much; "
+        f"a query may spend {SECONDS_PER_QUERY:g} seconds in its patterns"
+    )
 
 
 class _Translation:

@@ -188,7 +188,9 @@ def _in_directions(key: tuple[Key, ...], directions: list[int]) -> tuple[Any, ..
 def _walk(value: Any, path: Parts, position: int) -> tuple[Any, int]:
     """The value at the path or the first array on the way, and how many names were used."""
     while type(value) is not list and position < len(path):
-        value = value.get(path[position], MISSING) if isinstance(value, dict) else MISSING
+        if not isinstance(value, dict):
+            return MISSING, len(path)
+        value = value.get(path[position], MISSING)
         position += 1
     return value, position
 

@@ -425,7 +425,7 @@ def test_equalities_are_the_plain_equal_parts(
 
 
 def test_a_catastrophic_pattern_ends_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regexes, "SECONDS_PER_FILTER", 0.1)
+    monkeypatch.setattr(regexes, "SECONDS_PER_QUERY", 0.1)
     matches = compile_filter({"a": {"$regex": "^(a|a)*$"}})
     began = time.monotonic()
     with pytest.raises(QueryError, match="takes too much"):
@@ -436,7 +436,7 @@ def test_a_catastrophic_pattern_ends_with_an_error(monkeypatch: pytest.MonkeyPat
 def test_a_catastrophic_pattern_is_bounded_over_all_documents(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(regexes, "SECONDS_PER_FILTER", 0.1)
+    monkeypatch.setattr(regexes, "SECONDS_PER_QUERY", 0.1)
     matches = compile_filter({"a": {"$regex": "^(a|a)*$"}})
     began = time.monotonic()
     with pytest.raises(QueryError, match="takes too much"):
@@ -505,6 +505,18 @@ OPERATORS = [
     "$all", "$elemMatch", "$not", "$regex", "$options", "$bitsAllSet", "$bitsAnyClear", "$expr",
     "$and", "$or", "$nor", "$comment",
 ]  # fmt: skip
+
+
+def test_the_patterns_of_a_query_share_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regexes, "SECONDS_PER_QUERY", 0.2)
+    catastrophic = [{"a": {"$regex": f"^(a|aa)+{letter}$"}} for letter in "bcdefghijk"]
+    matches = compile_filter({"$nor": catastrophic})
+    start = time.perf_counter()
+
+    with pytest.raises(QueryError, match="takes too much"):
+        matches({"a": "a" * 60})
+
+    assert time.perf_counter() - start < 2
 
 
 @law

@@ -18,7 +18,7 @@ import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectome_dagster.local.collection import MAX_INDEXES
+from connectome_dagster.local.collection import MAX_INDEXES, MAX_NARROWING
 from connectome_dagster.local.http_errors import BadRequest, NotFound, TooLarge
 from connectome_dagster.local.index import EqualityIndex
 from connectome_dagster.local.journal import FILE_NAME, Journal, JournalError
@@ -391,6 +391,13 @@ def test_pages_by_id_stay_right_while_documents_come_and_go(store: Store) -> Non
     assert page(500) == [501, 502, 503]
     store.delete("things", {"_id": {"$lt": 990}}, many=True)
     assert page(500) == [990, 992, 993]
+
+
+def test_a_filter_of_thousands_of_fields_builds_few_indexes(store: Store) -> None:
+    store.insert("things", [{"_id": 1, "k0": 0, "k1": 1}])
+
+    assert found(store, {f"k{n}": n for n in range(3000)}) == []
+    assert len(store._collections["things"]._indexes) <= MAX_NARROWING
 
 
 PROCESS = """
