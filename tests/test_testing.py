@@ -133,6 +133,17 @@ def test_a_test_sees_what_was_applied_and_in_which_order(
     assert connectome_server.faults.strikes() == [1]
 
 
+def test_the_server_can_refuse_connections_for_a_while(connectome_server: ConnectomeServer) -> None:
+    movies = connectome_server.collection()
+    url = f"{connectome_server.base_url}/collection/read/{connectome_server.read_credential}"
+
+    with connectome_server.refusing(), pytest.raises(requests.ConnectionError, match="refused"):
+        requests.get(f"{url}/{movies}", timeout=10)
+
+    assert requests.get(f"{url}/{movies}", timeout=10).json() == []
+    assert len(connectome_server.log) == 1
+
+
 def test_a_wrong_switch_or_fault_changes_nothing(connectome_server: ConnectomeServer) -> None:
     with pytest.raises(ValueError, match="there is no switch 'pagecap'"):
         connectome_server.switches(page_cap=1, pagecap=2)
