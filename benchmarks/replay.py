@@ -1,8 +1,9 @@
 """A process that answers reads with fixed bytes and swallows writes: the least a service can do.
 
 Raw sockets and large buffers, so that what is measured is the client. As a program it prints its
-address and ends when its standard input does. It knows no JSON: what `batchwrite` sends is read to
-its end and dropped, but for the collection `kept`, whose bodies `GET /kept` gives back, once.
+address and ends when its standard input does. It knows no JSON: a read that asks what follows a
+document is answered with the last one, and what `batchwrite` sends is read to its end and dropped,
+but for the collection `kept`, whose bodies `GET /kept` gives back, once.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ HEAD_BYTES = 64 * 1024
 SINK_BYTES = 1024 * 1024
 
 KEPT = "kept"
+
+# What a read sends when it has everything, to prove that it has.
+_CONTINUES = b'"$gte":'
+_DOCUMENT = b'{"_id"'
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)", re.IGNORECASE)
 _ACKNOWLEDGED = b'{"acknowledged":true}'
@@ -60,7 +65,8 @@ class Replay:
                     return
                 method, target = head.split(b" ", 2)[:2]
                 path = target.decode("ascii").split("/")
-                body, early = self._body(connection, head, early, buffer, keep=path[-1] == KEPT)
+                keep = path[-1] == KEPT or "readwithquery" in path
+                body, early = self._body(connection, head, early, buffer, keep=keep)
                 status, answer = self._answer(method.decode("ascii"), path, body)
                 connection.sendall(_answer_head(status, len(answer)))
                 connection.sendall(answer)
@@ -93,7 +99,9 @@ class Replay:
         # /collection/<verb>/<credential>/<collection id>, or /kept
         verb, collection = (path[2], path[4]) if len(path) == 5 else ("", path[-1])
         if (method, verb) == ("POST", "readwithquery") and collection in self._bodies:
-            return 200, self._bodies[collection]
+            found = self._bodies[collection]
+            last = found.rfind(_DOCUMENT) if _CONTINUES in body else -1
+            return 200, found if last < 0 else b"[" + found[last:]
         if (method, verb) == ("POST", "batchwrite"):
             if collection == KEPT:
                 with self._lock:

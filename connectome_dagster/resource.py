@@ -18,6 +18,7 @@ from pydantic import ConfigDict, Field, JsonValue, PrivateAttr
 from connectome_dagster.api.credentials import ENVIRONMENT, redact
 from connectome_dagster.errors import ConfigurationError
 from connectome_dagster.transfer.collection import Collection, Connectome
+from connectome_dagster.transfer.pages import PAGE_ROWS
 
 __all__ = ["ConnectomeResource"]
 
@@ -41,6 +42,7 @@ class ConnectomeResource(dg.ConfigurableResource[Any]):
         concurrency: requests in flight at most.
         batch_rows: documents in one body at most.
         batch_bytes: bytes of one body at most.
+        page_rows: documents at most that a read in pages asks for at a time.
         connect_timeout: seconds for a connection to come about.
         read_timeout: seconds without a byte of the answer.
         max_attempts: times that a request is sent at most, where repeating it is harmless.
@@ -88,6 +90,9 @@ class ConnectomeResource(dg.ConfigurableResource[Any]):
     concurrency: int = Field(default=8, description="Requests in flight at most.")
     batch_rows: int = Field(default=1000, description="Documents in one body at most.")
     batch_bytes: int = Field(default=1 << 20, description="Bytes of one body at most.")
+    page_rows: int = Field(
+        default=PAGE_ROWS, description="Documents that a read in pages asks for at a time, at most."
+    )
     connect_timeout: float = Field(
         default=10.0, description="Seconds for a connection to come about."
     )

@@ -17,6 +17,7 @@ from connectome_dagster.api.retry import RetryPolicy
 from connectome_dagster.errors import ConfigurationError
 from connectome_dagster.transfer import write
 from connectome_dagster.transfer.marks import BOOKKEEPING
+from connectome_dagster.transfer.pages import PAGE_ROWS, Search, Strategy, paging
 from connectome_dagster.transfer.read import Documents
 from connectome_dagster.transfer.report import WriteReport
 from connectome_dagster.transfer.rows import Frame
@@ -41,6 +42,8 @@ class Connectome:
         concurrency: requests in flight at a time of one write.
         batch_rows: documents in one batch at most.
         batch_bytes: bytes of one batch at most; a larger document travels alone.
+        page_rows: documents at most that a read in pages asks for at a time; fewer where they are
+            large.
         connect_timeout: seconds to wait for a connection.
         read_timeout: seconds to wait for the next bytes of an answer.
         max_attempts: how often a request is sent at most, where repeating it is harmless.
@@ -66,6 +69,7 @@ class Connectome:
         concurrency: int = 8,
         batch_rows: int = 1000,
         batch_bytes: int = 1 << 20,
+        page_rows: int = PAGE_ROWS,
         connect_timeout: float = 10.0,
         read_timeout: float = 60.0,
         max_attempts: int = 5,
@@ -76,6 +80,7 @@ class Connectome:
             ("concurrency", concurrency),
             ("batch_rows", batch_rows),
             ("batch_bytes", batch_bytes),
+            ("page_rows", page_rows),
         ):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigurationError(f"{name} is {value!r}: give a whole number from 1")
@@ -85,6 +90,7 @@ class Connectome:
         )
         self.base_url = _given(base_url, BASE_URL_VARIABLE) or DEFAULT_BASE_URL
         self._bounds = (concurrency, batch_rows, batch_bytes)
+        self._page_rows = page_rows
         self._response_path = response_path
         self._client = Client(
             self.base_url,
@@ -120,7 +126,7 @@ class Connectome:
         target = write.Target(
             self._client, credentials, id, *self._bounds, response_path=self._response_path
         )
-        return Collection(target, self.base_url)
+        return Collection(target, self.base_url, page_rows=self._page_rows)
 
     def close(self) -> None:
         """Close the connections; a read that is going on ends with an error."""
@@ -153,8 +159,9 @@ class Collection:
         base_url: where the service is.
     """
 
-    def __init__(self, target: write.Target, base_url: str) -> None:
+    def __init__(self, target: write.Target, base_url: str, *, page_rows: int = PAGE_ROWS) -> None:
         self.id = target.collection
+        self._page_rows = page_rows
         self._target = target
         self.base_url = base_url
 
@@ -168,8 +175,17 @@ class Collection:
         project: Mapping[str, Any] | None = None,
         sort: Mapping[str, int] | None = None,
         limit: int | None = None,
+        strategy: Strategy = "auto",
+        cursor: str | None = None,
     ) -> Documents:
         """Describe a read (F3); it is sent when a frame is asked of what is returned.
+
+        By default the documents come as one stream, in the order of `_id` or of `sort`, ties broken
+        by `_id`. Where the connection breaks, the read goes on from the last document; where the
+        response ends well, the service is asked for what follows the last document, so that a cap
+        on the documents of one response (U5) costs requests and never documents. Every document
+        that is there during the whole read, and whose cursor does not change, is read once;
+        `docs/reading.md` says what holds for others.
 
         Args:
             query: a MongoDB filter; None finds everything. Datetimes with a zone become ISO
@@ -177,23 +193,38 @@ class Collection:
             project: fields to include (1) or exclude (0).
             sort: fields and 1 (ascending) or -1 (descending), the first field first.
             limit: documents at most, from 1; None for no limit.
+            strategy: `"auto"`, as above. `"pages"` asks for pages from the start, each from the
+                last document of the one before: for services that cannot answer for a whole
+                collection at once. `"stream"` sends one request, in no order unless `sort` names
+                one; a break is an error, and that nothing is missing is not proved.
+            cursor: the field to go on by; None takes the one of `sort`, or `_id`. Needed where
+                the service does not find the `_id` that it shows: then name a field that every
+                document has, and of which no two have the same value.
 
         Returns:
-            Documents, lazily. `_id` is among the fields unless `project` excludes it.
+            Documents, lazily. `_id` is among the fields unless `project` excludes it. Their
+            `report.proved` tells whether the end was proved; it cannot be where documents show no
+            `_id`, where the cursor holds arrays, or where the service compares it in no way. Then
+            a break of the connection is an error as well.
 
         Raises:
-            ConfigurationError: no read credential, or something that JSON cannot say.
+            ConfigurationError: no read credential, something that JSON cannot say, or settings
+                that contradict each other.
 
         Example:
             >>> movies.find({"amount": {"$gte": 30}}, sort={"amount": 1}, limit=10).to_pandas()
               ...  # doctest: +SKIP
         """
-        call = calls.read_with_query(self.id, query=query, project=project, sort=sort, limit=limit)
+        search = Search(self.id, {} if query is None else query, project, sort, limit)
+        search.call()  # tells what is wrong with it, as the caller wrote it
+        how = paging(search, strategy, cursor, self._page_rows)
+        call = how.search.call()
         self._target.credentials.for_("read", call.verb, self.id)
         return Documents(
             self._target.client,
             self._target.credentials,
             call,
+            paging=how,
             response_path=self._target.response_path,
             show_bookkeeping=any(
                 name.partition(".")[0] == BOOKKEEPING and bool(shown)

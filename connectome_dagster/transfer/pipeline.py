@@ -41,12 +41,16 @@ class Pipeline(Generic[T]):
     Args:
         splitter: cuts the body.
         decode: decodes a piece, in another thread; raises `NotDocuments` for what is none.
+
+    Attributes:
+        piece: the text of what `run` gave last.
     """
 
     def __init__(self, splitter: Splitter, decode: Callable[[bytes], T]) -> None:
         self._splitter = splitter
         self._decode = decode
         self._pending: deque[_Pending[T]] = deque()
+        self.piece = b""
 
     def run(self, chunks: Iterable[bytes]) -> Generator[T, None, None]:
         """Give what the pieces decode to, in their order.
@@ -111,6 +115,7 @@ class Pipeline(Generic[T]):
             except NotDocuments as refused:
                 reason = str(refused)
             else:
+                self.piece = pending.piece
                 yield decoded
                 continue
             if pending.exactly_cut:

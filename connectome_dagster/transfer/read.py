@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -43,7 +43,9 @@ from connectome_dagster.frames.schema import (
     show_path,
 )
 from connectome_dagster.frames.split import PIECE_BYTES, Splitter
+from connectome_dagster.transfer.fields import without
 from connectome_dagster.transfer.marks import BOOKKEEPING
+from connectome_dagster.transfer.pages import Paging, Progress, Search, Strategy, Take, Walk
 from connectome_dagster.transfer.parquet import ParquetParts
 from connectome_dagster.transfer.pipeline import Pipeline
 from connectome_dagster.transfer.report import ReadReport
@@ -75,6 +77,7 @@ class Documents:
         credentials: Credentials,
         call: Call,
         *,
+        paging: Paging | None = None,
         response_path: str | None = None,
         show_bookkeeping: bool = False,
         piece_bytes: int = PIECE_BYTES,
@@ -84,6 +87,8 @@ class Documents:
         self._client = client
         self._credentials = credentials
         self._call = call
+        self._paging = paging or Paging(Search(call.collection), "stream")
+        self._whole_call = call if paging is None else None
         self._response_path = response_path
         self._show_bookkeeping = show_bookkeeping
         self._piece_bytes = piece_bytes
@@ -142,10 +147,15 @@ class Documents:
             What `to_arrow` raises.
         """
         documents: list[dict[str, Any]] = []
-        for piece in self._run(_plain_documents, len, _Tally()):
-            if not self._show_bookkeeping:
+        hidden, nested = self._names_hidden(), self._nested_hidden()
+
+        def decode_piece(piece: bytes) -> list[dict[str, Any]]:
+            return _plain_documents(without(piece, nested) if nested else piece)
+
+        for piece in self._run(decode_piece, len, lambda items, rows: items[rows:], _Tally()):
+            for name in hidden:
                 for document in piece:
-                    document.pop(BOOKKEEPING, None)
+                    document.pop(name, None)
             documents += piece
         return documents
 
@@ -226,44 +236,63 @@ class Documents:
 
     def _decoded(self, hints: Hints, tally: _Tally) -> Generator[pa.RecordBatch, None, None]:
         learned = hints
+        hidden, nested = self._names_hidden(), self._nested_hidden()
 
         def decode_piece(piece: bytes) -> Decoded:
-            return decode(piece, learned)
+            return decode(without(piece, nested) if nested else piece, learned)
 
-        def count(decoded: Decoded) -> int:
-            tally.note(decoded.conflicts)
-            return int(decoded.batch.num_rows)
-
-        for decoded in self._run(decode_piece, count, tally):
+        for decoded in self._run(decode_piece, _rows_of, _later_rows, tally):
             learned = Hints(learned.strings | decoded.strings, learned.as_text)
-            yield self._shown(decoded.batch)
+            tally.note(
+                {path: kinds for path, kinds in decoded.conflicts.items() if path[0] not in hidden}
+            )
+            dropped = [name for name in decoded.batch.schema.names if name in hidden]
+            yield decoded.batch.drop_columns(dropped) if dropped else decoded.batch
 
-    def _shown(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        if self._show_bookkeeping or BOOKKEEPING not in batch.schema.names:
-            return batch
-        return batch.drop_columns([BOOKKEEPING])
+    def _names_hidden(self) -> frozenset[str]:
+        names = {path[0] for path in self._paging.hidden if len(path) == 1}
+        return frozenset(names if self._show_bookkeeping else names | {BOOKKEEPING})
+
+    def _nested_hidden(self) -> list[Path]:
+        return [path for path in self._paging.hidden if len(path) > 1]
 
     def _run(
-        self, decode_piece: Callable[[bytes], T], count: Callable[[T], int], tally: _Tally
+        self,
+        decode_piece: Callable[[bytes], T],
+        count: Callable[[T], int],
+        drop: Callable[[T, int], T],
+        tally: _Tally,
     ) -> Iterator[T]:
-        """Send the request and give what its pieces decode to; the report stands at the end."""
+        """Read to the end and give what the pieces decode to; the report stands there."""
         trouble: ReadInterrupted | MalformedResponse
         tally.begin_again()
-        with self._client.stream(self._call, self._credentials) as body:
-            splitter = Splitter(self._response_path, self._piece_bytes)
-            pipeline = Pipeline(splitter, decode_piece)
+
+        def fetch(call: Call) -> Generator[tuple[bytes, T], None, None]:
+            return self._fetch(self._whole_call or call, decode_piece, tally)
+
+        walk = Walk(self._paging, Take(fetch, count, drop), tally.progress)
+        try:
+            with closing(walk.run()) as decoded:
+                yield from decoded
+        except (ReadInterrupted, MalformedResponse) as error:
+            trouble = error
+        else:
+            self.report = tally.report(self.collection, self._paging.strategy)
+            return
+        raise self._located(trouble, tally.progress.rows)
+
+    def _fetch(
+        self, call: Call, decode_piece: Callable[[bytes], T], tally: _Tally
+    ) -> Generator[tuple[bytes, T], None, None]:
+        """Send one call and give each piece of its response with what it decodes to."""
+        with self._client.stream(call, self._credentials) as body:
+            pipeline = Pipeline(Splitter(self._response_path, self._piece_bytes), decode_piece)
             try:
                 with closing(pipeline.run(body)) as decoded:
                     for item in decoded:
-                        tally.rows += count(item)
-                        yield item
-            except (ReadInterrupted, MalformedResponse) as error:
-                trouble = error
-            else:
+                        yield pipeline.piece, item
+            finally:
                 tally.add(body)
-                self.report = tally.report(self.collection)
-                return
-        raise self._located(trouble, tally.rows)
 
     def _located(self, trouble: ReadInterrupted | MalformedResponse, rows: int) -> ConnectomeError:
         where: dict[str, Any] = {"verb": self._call.verb, "collection": self.collection}
@@ -281,14 +310,14 @@ class _Tally:
     """Counts what a read costs, over all the requests that it needed."""
 
     started: float = field(default_factory=time.monotonic)
-    rows: int = 0
+    progress: Progress = field(default_factory=Progress)
     requests: int = 0
     retries: int = 0
     bytes_received: int = 0
     kinds: dict[Path, dict[str, None]] = field(default_factory=dict)
 
     def begin_again(self) -> None:
-        self.rows = 0
+        self.progress = Progress()
         self.kinds = {}  # of a field that became text, what was below it counts no longer
 
     def note(self, conflicts: Mapping[Path, Iterable[str]]) -> None:
@@ -300,10 +329,10 @@ class _Tally:
         self.retries += body.retries
         self.bytes_received += body.bytes_received
 
-    def report(self, collection: str) -> ReadReport:
+    def report(self, collection: str, strategy: Strategy) -> ReadReport:
         return ReadReport(
             collection,
-            rows=self.rows,
+            rows=self.progress.rows,
             requests=self.requests,
             retries=self.retries,
             bytes_received=self.bytes_received,
@@ -314,6 +343,10 @@ class _Tally:
                 # Some pieces had only instants, but all are strings: of one type, after all.
                 if set(kinds) != {"string"}
             },
+            strategy=strategy,
+            pages=self.progress.pages,
+            resumed=self.progress.resumed,
+            proved=self.progress.proved,
         )
 
 
@@ -341,6 +374,14 @@ class _GrowingSchema:
         merged = merge_schemas(self.schema, batch.schema)
         check_wholes(batch, merged)
         self.schema = merged
+
+
+def _rows_of(decoded: Decoded) -> int:
+    return int(decoded.batch.num_rows)
+
+
+def _later_rows(decoded: Decoded, rows: int) -> Decoded:
+    return replace(decoded, batch=decoded.batch.slice(rows))
 
 
 def _table(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:

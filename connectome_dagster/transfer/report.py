@@ -59,6 +59,11 @@ class ReadReport:
         seconds: wall time from the request to the last document.
         conflicts: paths of fields whose values had several types and became strings, with the
             names of the types that were seen.
+        strategy: `"auto"`, `"stream"` or `"pages"`, as asked for.
+        pages: responses that the documents came from.
+        resumed: breaks of the connection after which the read went on from the last document.
+        proved: whether it is certain that these are all: the service was asked for what follows
+            the last document, or the limit was reached.
     """
 
     collection: str
@@ -68,3 +73,7 @@ class ReadReport:
     bytes_received: int = 0
     seconds: float = 0.0
     conflicts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    strategy: Literal["auto", "stream", "pages"] = "stream"
+    pages: int = 0
+    resumed: int = 0
+    proved: bool = False

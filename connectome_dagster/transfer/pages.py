@@ -1,0 +1,530 @@
+"""Reads completely: a stream or pages that go on from the last document until the end is proved.
+
+Knows what is asked and in which order, and when there is no more. How a response is fetched and
+what its documents become is the caller's.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
+
+from connectome_dagster.api import endpoints
+from connectome_dagster.api.endpoints import Call
+from connectome_dagster.errors import (
+    ConfigurationError,
+    PayloadTooLarge,
+    QueryError,
+    ReadInterrupted,
+    RequestRejected,
+    ServiceError,
+    ServiceUnavailable,
+)
+from connectome_dagster.transfer.cursor import (
+    ID,
+    Filter,
+    Key,
+    Order,
+    Unprovable,
+    Way,
+    both,
+    exactly,
+    from_here,
+    is_certain,
+    shows_id,
+    ways,
+)
+from connectome_dagster.transfer.fields import Path, widened
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+Strategy = Literal["auto", "stream", "pages"]
+STRATEGIES: tuple[str, ...] = ("auto", "stream", "pages")
+
+# Documents of one page at most: one request per so many is no cost, and a service that sorts
+# without an index has to hold no more.
+PAGE_ROWS = 20_000
+
+# What a page should not exceed by much, as its predecessor shows: a page that breaks off is read
+# again from its last document, and a service may have to hold it whole.
+PAGE_BYTES = 32 << 20
+
+# Breaks one after the other that bring no document: after so many the service is not well.
+FRUITLESS_BREAKS = 4
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is asked of a collection, as F3 has it."""
+
+    collection: str
+    query: Mapping[str, Any] = field(default_factory=dict)
+    project: Mapping[str, Any] | None = None
+    sort: Mapping[str, int] | None = None
+    limit: int | None = None
+
+    def call(self) -> Call:
+        return endpoints.read_with_query(
+            self.collection,
+            query=self.query,
+            project=self.project,
+            sort=self.sort,
+            limit=self.limit,
+        )
+
+
+@dataclass(frozen=True)
+class Paging:
+    """How a search is read.
+
+    Attributes:
+        search: what is asked; in the case of an order, sorted by it and showing its fields.
+        strategy: as in `Collection.find`.
+        order: the total order to continue in, None if there is none.
+        hidden: fields that are shown for the order's sake alone.
+        page_rows: documents of a page at most.
+        why_not: why there is no order.
+    """
+
+    search: Search
+    strategy: Strategy
+    order: Order | None = None
+    hidden: frozenset[Path] = frozenset()
+    page_rows: int = PAGE_ROWS
+    why_not: str = ""
+
+
+def paging(
+    search: Search, strategy: Strategy, cursor: str | None, page_rows: int = PAGE_ROWS
+) -> Paging:
+    """Decide how a search is read.
+
+    Raises:
+        ConfigurationError: settings that contradict each other, or a search that cannot be paged
+            although pages were asked for.
+    """
+    if strategy not in STRATEGIES:
+        raise ConfigurationError(f"strategy is {strategy!r}: give 'auto', 'stream' or 'pages'")
+    _check_cursor(cursor, strategy, search.sort)
+    if strategy == "stream":
+        return Paging(search, strategy, page_rows=page_rows)
+    order = Order.by(search.sort or {cursor or ID: 1})
+    wider = widened(search.project, [name for name, _ in order.fields])
+    why_not = ""
+    if any(name.startswith("$") for name in order.sort):
+        why_not = "the sort is by no field"
+    elif wider is None:
+        why_not = "the projection computes, or hides a part of the cursor"
+    if wider is None or why_not:
+        if strategy == "pages":
+            raise ConfigurationError(f"strategy='pages' has no cursor: {why_not}. Nothing was sent")
+        return Paging(search, strategy, page_rows=page_rows, why_not=why_not)
+    project, hidden = wider
+    ordered = replace(search, project=project, sort=order.sort)
+    return Paging(ordered, strategy, order, hidden, page_rows)
+
+
+def _check_cursor(cursor: str | None, strategy: str, sort: Mapping[str, int] | None) -> None:
+    if cursor is None:
+        return
+    if not isinstance(cursor, str) or not all(cursor.split(".")) or cursor.startswith("$"):
+        raise ConfigurationError(f"cursor is {cursor!r}: give the name of a field")
+    if strategy == "stream":
+        raise ConfigurationError("strategy='stream' takes no cursor: leave one of them out")
+    if sort and list(sort)[:1] != [cursor]:
+        raise ConfigurationError(
+            f"cursor is {cursor!r}, but sort begins with {next(iter(sort))!r}: what is sorted by is"
+            " the cursor, so leave cursor out"
+        )
+
+
+@dataclass
+class Progress:
+    """What a read has come to.
+
+    Attributes:
+        rows: documents that were handed out.
+        pages: responses that they came from.
+        resumed: breaks after which the read went on.
+        proved: whether it is certain that nothing is missing.
+    """
+
+    rows: int = 0
+    pages: int = 0
+    resumed: int = 0
+    proved: bool = False
+
+
+@dataclass(frozen=True)
+class Take(Generic[T]):
+    """What a walk needs to know of what documents are decoded into."""
+
+    fetch: Callable[[Call], Generator[tuple[bytes, T], None, None]]
+    count: Callable[[T], int]
+    drop: Callable[[T, int], T]
+
+
+class Walk(Generic[T]):
+    """Reads one search to its end.
+
+    Args:
+        paging: how.
+        take: fetches and decodes.
+        progress: told as it goes.
+    """
+
+    def __init__(self, paging: Paging, take: Take[T], progress: Progress) -> None:
+        self._paging = paging
+        self._search = paging.search
+        self._take = take
+        self._progress = progress
+        self._size = paging.page_rows
+        self._whole = paging.strategy != "pages"  # the next response may hold everything
+        self._order = paging.order or Order.by({})
+        self._anchor: Key | None = None
+        self._last_piece = b""
+        self._bytes = 0
+        self._gained = 0
+        self._overlap = 0  # documents that a response began with and that were there before
+        self._largest = 0  # documents of one response that were seen
+        self._said: dict[tuple[str, ...], tuple[str, ...]] = {}  # ways that proved right, by shape
+
+    def run(self) -> Generator[T, None, None]:
+        """Give what the pieces decode to, in their order.
+
+        Raises:
+            ReadInterrupted: a break after which the read cannot go on, or documents that are
+                known to follow and cannot be asked for.
+        """
+        fruitless = 0
+        ended = False
+        while not ended:
+            broke: ReadInterrupted | None = None
+            self._gained = self._bytes = self._overlap = 0
+            try:
+                ended = yield from self._response()
+                self._progress.proved = ended and self._paging.strategy != "stream"
+            except ReadInterrupted as interrupted:
+                broke = interrupted
+            except Unprovable as unprovable:
+                ended = self._unproved(str(unprovable), None)
+                continue
+            except (RequestRejected, ServiceUnavailable) as refused:
+                if self._gained or not (_is_too_much(refused) and self._smaller()):
+                    raise
+                continue
+            if broke is not None:
+                fruitless = 0 if self._gained else fruitless + 1
+                ended = self._after_break(broke, fruitless)
+            elif not ended:
+                ended = self._after_response()
+
+    def _response(self) -> Generator[T, None, bool]:
+        """Hand out one response; whether it showed that there is no more."""
+        rows = self._rows_wanted()
+        if self._anchor is None:
+            with closing(self._take.fetch(self._asking(rows))) as items:
+                yield from self._hand_out(items)
+            return not self._gained
+        opened = self._continued(self._anchor, rows)
+        if opened is None:
+            return True
+        with closing(opened):
+            yield from self._hand_out(opened)
+        return not self._gained
+
+    def _rows_wanted(self) -> int | None:
+        limit = self._search.limit
+        left = None if limit is None else limit - self._progress.rows
+        if self._whole:
+            return left
+        return self._size if left is None else min(self._size, left)
+
+    def _hand_out(self, items: Iterator[tuple[bytes, T]]) -> Generator[T, None, None]:
+        for piece, decoded in items:
+            rows = self._take.count(decoded)
+            if not rows:
+                continue
+            self._last_piece = piece
+            self._bytes += len(piece)
+            if not self._gained:
+                self._progress.pages += 1
+            self._gained += rows
+            self._largest = max(self._largest, self._gained + self._overlap)
+            self._progress.rows += rows
+            yield decoded
+
+    def _after_response(self) -> bool:
+        if self._is_enough():
+            return True
+        why_not = self._go_on()
+        if why_not:
+            return self._unproved(why_not, None)
+        self._size = min(
+            self._paging.page_rows, max(1, PAGE_BYTES * self._gained // max(1, self._bytes))
+        )
+        self._whole = False
+        return False
+
+    def _after_break(self, broke: ReadInterrupted, fruitless: int) -> bool:
+        if self._paging.strategy == "stream" or fruitless > FRUITLESS_BREAKS:
+            raise broke
+        if self._is_enough():
+            return True
+        why_not = self._go_on() if self._gained else self._no_order()
+        if why_not:
+            return self._unproved(why_not, broke)
+        if not self._gained:
+            self._size = max(1, self._size // 2)
+        self._whole = False
+        self._progress.resumed += 1
+        _log.info(
+            "readwithquery of collection %r: broke off; goes on after %d documents",
+            *(self._search.collection, self._progress.rows),
+        )
+        return False
+
+    def _is_enough(self) -> bool:
+        """Whether the limit is reached, so that nothing is left to prove."""
+        limit = self._search.limit
+        if limit is None or self._progress.rows < limit:
+            return False
+        self._progress.proved = True
+        return True
+
+    def _no_order(self) -> str:
+        return self._paging.why_not if self._paging.order is None else ""
+
+    def _go_on(self) -> str:
+        """Move the anchor to the last document; why that is not possible, if it is not."""
+        if self._paging.order is None:
+            return self._paging.why_not or "it is read as one stream"
+        try:
+            key = self._key_of_last()
+        except Unprovable as unprovable:
+            return str(unprovable)
+        if self._anchor is not None and (
+            key.text == self._anchor.text or self._order.falls(key, self._anchor)
+        ):
+            raise ReadInterrupted(
+                f"readwithquery of collection {self._search.collection!r}: the service did not go "
+                f"on in the order of {', '.join(self._order.sort)}: choose another cursor",
+                rows=self._progress.rows,
+            )
+        self._anchor = key
+        return ""
+
+    def _key_of_last(self) -> Key:
+        last = _documents(self._last_piece)[-1]
+        shorter = self._order.without_id()
+        if ID in self._order.sort and shorter.fields and not shows_id(last):
+            # The order stays the same, but no document can be told from another that ties with it.
+            self._order = shorter
+            if self._anchor is not None:
+                self._anchor = Key(self._anchor.values[: len(shorter.fields)])
+        return self._order.key(last)
+
+    def _smaller(self) -> bool:
+        """Ask for less from now on; whether that is possible."""
+        if self._paging.order is None or (self._size == 1 and not self._whole):
+            return False
+        self._size = self._size if self._whole else max(1, self._size // 2)
+        self._whole = False
+        return True
+
+    def _unproved(self, why_not: str, broke: ReadInterrupted | None) -> bool:
+        """The read cannot go on: it is complete as far as it is known, or an error."""
+        strategy = self._paging.strategy
+        advice = f"{why_not}: choose a field that is there, unique and comparable as cursor"
+        if broke is not None:
+            raise ReadInterrupted(f"{broke}. It cannot go on, since {advice}")
+        if strategy == "stream":
+            return True
+        follows = self._follows() if self._paging.order is not None else None
+        if follows is False:
+            self._progress.proved = True
+            return True
+        if follows or strategy == "pages" or self._progress.resumed:
+            raise ReadInterrupted(
+                f"readwithquery of collection {self._search.collection!r}: it cannot go on after "
+                f"{self._progress.rows} documents, since {advice}"
+            )
+        _log.warning(
+            "readwithquery of collection %r: that nothing follows its %d documents is not proved, "
+            "since %s",
+            *(self._search.collection, self._progress.rows, why_not),
+        )
+        return True
+
+    # --- continuing behind the anchor
+
+    def _asking(self, rows: int | None, more: Filter | None = None) -> Call:
+        query = both(dict(self._search.query), more or {})
+        return replace(self._search, query=query, limit=rows).call()
+
+    def _continued(
+        self, anchor: Key, rows: int | None
+    ) -> Generator[tuple[bytes, T], None, None] | None:
+        """Ask for what follows the anchor, the anchor itself included as the proof.
+
+        Returns:
+            What follows, without the anchor; None if it is known that nothing does.
+        """
+        if self._largest <= 1:
+            return self._one_by_one(anchor, rows)
+        for at, way in self._ways(anchor):
+            opened = self._opened(at, way, anchor, rows)
+            if opened is not None:
+                self._said[anchor.shape] = tuple(said.how for said in way)
+                return opened
+        if self._is_last(anchor):
+            return None
+        at, way = self._way_around(anchor)
+        return self._take.fetch(self._asking(rows, from_here(at, way)))
+
+    def _one_by_one(
+        self, anchor: Key, rows: int | None
+    ) -> Generator[tuple[bytes, T], None, None] | None:
+        """Go on where no response had two documents: an anchor alone may be a cap of one."""
+        if self._is_last(anchor):
+            return None
+        at, way = self._way_to(anchor) or self._way_around(anchor)
+        behind = both(from_here(at, way), {"$nor": [exactly(at, way)]})
+        return self._take.fetch(self._asking(rows, behind))
+
+    def _is_last(self, key: Key) -> bool:
+        """Whether the opposite order begins with this key: no filter is needed to know that."""
+        last = self._last(self._order)
+        return last is None or (ID in self._order.sort and last.text == key.text)
+
+    def _ways(self, key: Key) -> list[tuple[Order, Way]]:
+        """The ways to say a key, what proved right before first."""
+        right = self._said.get(key.shape)
+        found = list(ways(self._order, key))
+        return sorted(found, key=lambda each: tuple(said.how for said in each[1]) != right)
+
+    def _opened(
+        self, order: Order, way: Way, anchor: Key, rows: int | None
+    ) -> Generator[tuple[bytes, T], None, None] | None:
+        """What follows the anchor if the answer begins with it, else None."""
+        asked = None if rows is None else rows + 1
+        items = self._take.fetch(self._asking(asked, from_here(order, way)))
+        try:
+            first = next(items, None)
+        except QueryError as refused:
+            if _is_too_much(refused):
+                raise
+            return None
+        self._overlap = known = self._known(order, anchor, first[0]) if first else 0
+        if first is None or not known:
+            items.close()
+            return None
+        return self._behind(known, first, items)
+
+    def _behind(
+        self, known: int, first: tuple[bytes, T], items: Generator[tuple[bytes, T], None, None]
+    ) -> Generator[tuple[bytes, T], None, None]:
+        with closing(items):
+            yield first[0], self._take.drop(first[1], known)
+            yield from items
+
+    def _known(self, order: Order, anchor: Key, piece: bytes) -> int:
+        """How many documents at the beginning of an answer end with the anchor; 0: it is none."""
+        documents = _documents(piece)
+        tied = len(order.fields)
+        for at, document in enumerate(documents):
+            key = self._order.key(document)
+            if key.text == anchor.text:
+                self._check_unique(documents[at + 1 : at + 2], anchor)
+                return at + 1
+            if order == self._order or key.values[:tied] != anchor.values[:tied]:
+                return 0
+        names = " and ".join(order.sort)
+        raise Unprovable(f"more documents than a response brings share one value of {names}")
+
+    def _check_unique(self, following: list[msgspec.Raw], anchor: Key) -> None:
+        if following and self._order.key(following[0]).text == anchor.text:
+            raise Unprovable(
+                f"several documents share one value of {' and '.join(self._order.sort)}"
+            )
+
+    def _way_around(self, anchor: Key) -> tuple[Order, Way]:
+        """How to go on behind an anchor that no answer began with: it must be gone.
+
+        Raises:
+            Unprovable: the anchor is there and the filter does not find it, or nobody can tell.
+        """
+        for order in (self._order, self._order.reversed):
+            if anchor.shape in self._said or is_certain(anchor):
+                break
+            # Another document shows how keys of this shape are said.
+            witness = self._last(order)
+            if witness is not None:
+                self._way_to(witness)
+        hows = self._said.get(anchor.shape)
+        if hows is None and not is_certain(anchor):
+            raise Unprovable(
+                f"no filter on {' and '.join(self._order.sort)} finds the values that the documents"
+                " show"
+            )
+        for at, way in self._ways(anchor):
+            if hows is None or tuple(said.how for said in way) == hows:
+                if at == self._order and not self._first_of(exactly(at, way), self._order):
+                    return at, way
+                break
+        raise Unprovable(f"the service's filter and order by {next(iter(self._order.sort))} differ")
+
+    def _way_to(self, key: Key) -> tuple[Order, Way] | None:
+        """The way in which a filter finds a document that is there, if there is one."""
+        for at, way in self._ways(key):
+            try:
+                # Not from here on: what finds everything begins with the first document, too.
+                found = self._first_of(exactly(at, way), self._order)
+            except QueryError:
+                continue
+            if found is not None and found.text == key.text:
+                self._said[key.shape] = tuple(said.how for said in way)
+                return at, way
+        return None
+
+    def _last(self, order: Order) -> Key | None:
+        """The key of the last document of an order."""
+        return self._first_of({}, order.reversed)
+
+    def _first_of(self, more: Filter, order: Order) -> Key | None:
+        query = both(dict(self._search.query), more)
+        asked = replace(self._search, query=query, sort=order.sort, limit=1)
+        with closing(self._take.fetch(asked.call())) as items:
+            first = next(items, None)
+        return None if first is None else self._order.key(_documents(first[0])[0])
+
+    def _follows(self) -> bool | None:
+        """Whether a document follows the last one, told by the opposite order; None: unknown."""
+        if not self._last_piece or ID not in self._order.sort:
+            return None
+        try:
+            here = self._order.key(_documents(self._last_piece)[-1])
+            last = self._last(self._order)
+        except (Unprovable, QueryError):
+            return None
+        return None if last is None else last.text != here.text
+
+
+def _is_too_much(refused: ServiceError) -> bool:
+    """Whether asking for less may help: too large a response, or too much to sort at a time."""
+    if isinstance(refused, PayloadTooLarge):
+        return True
+    # MongoDB's error 292 says that a sort exceeded its memory limit.
+    return "memory" in refused.body.lower() or bool(re.search(r"\b292\b", refused.body))
+
+
+def _documents(piece: bytes) -> list[msgspec.Raw]:
+    return msgspec.json.decode(b"[" + piece + b"]", type=list[msgspec.Raw])
