@@ -167,6 +167,8 @@ def _limit(value: Any) -> int:
         raise BadRequest(f'"limit" must be a whole number, 0 for all, not {_kind(value)}')
     if value < 0:
         raise BadRequest(f'"limit" must not be negative, as {value} is')
+    if value >= 2**63:
+        raise BadRequest(f'"limit" must fit 64 bits, as {value} does not')
     return int(value)
 
 

@@ -80,27 +80,25 @@ def build_upsert(query: Mapping[str, Any], data: Mapping[str, Any]) -> Document:
         {'sku': 1, 'price': 2.5}
     """
     base: Document = {}
-    seen: list[str] = []
+    taken: set[str] = set()
+    above: set[str] = set()
     for path, value in equality_parts(query):
-        for other in seen:
-            if path == other or path.startswith(f"{other}.") or other.startswith(f"{path}."):
-                raise UpdateError(f"upsert: the filter gives {path!r} a value twice")
-        seen.append(path)
+        parts = split_path(path)
         _check_path(path, of_filter=True)
-        _check_value(value, path, path.count(".") + 1)
-        base = _set_fields(base, _nested(path, value), "")
+        _check_value(value, path, len(parts))
+        outer = [".".join(parts[:end]) for end in range(1, len(parts))]
+        if path in taken or path in above or not taken.isdisjoint(outer):
+            raise UpdateError(f"upsert: the filter gives {path!r} a value twice")
+        taken.add(path)
+        above.update(outer)
+        below = base
+        for part in parts[:-1]:
+            below = below.setdefault(part, {})
+        below[parts[-1]] = value
     document = apply_set(base, data)
     if "_id" in document:
         document = {"_id": document["_id"], **document}
     return document
-
-
-def _nested(path: str, value: Any) -> Tree:
-    *outer, last = split_path(path)
-    tree: Tree = {last: Leaf(path, value)}
-    for part in reversed(outer):
-        tree = {part: tree}
-    return tree
 
 
 def _tree(data: Any) -> Tree:

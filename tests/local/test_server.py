@@ -356,6 +356,7 @@ def test_a_body_that_is_not_json_is_a_400(call: Caller, verb: str, body: bytes) 
         ("readwithquery", {"limit": 1.5}, '"limit"'),
         ("readwithquery", {"limit": "1"}, '"limit"'),
         ("readwithquery", {"limit": True}, '"limit"'),
+        ("readwithquery", {"limit": 1e300}, '"limit" must fit 64 bits'),
         ("readwithquery", {"filter": {}}, '"filter"'),
         ("readwithquery", {"query": {"n": {"$near": 1}}}, "$near"),
         ("readwithquery", {"query": {"$nothing": []}}, "$nothing"),

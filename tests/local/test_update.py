@@ -159,6 +159,12 @@ def test_an_upsert_that_contradicts_itself_is_refused(
         build_upsert(query, data)
 
 
+def test_an_upsert_by_thousands_of_parts_takes_them_all_in_no_time() -> None:
+    query = {f"q.{n % 100}.{n}": n for n in range(20_000)}
+
+    assert len(build_upsert(query, {"a": 1})["q"]["7"]) == 200
+
+
 names = st.sampled_from(["a", "b", "x"])
 
 
