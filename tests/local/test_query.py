@@ -530,6 +530,23 @@ def test_an_operator_answers_or_refuses_whatever_it_is_given(
             assert isinstance(compile_filter(query)(document), bool)
 
 
+NAMES = st.sampled_from([*OPERATORS, "a", "b", "a.b", "a.0", "", "a..b", "$literal", "$gt"])
+QUERIES = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@law
+@given(st.dictionaries(NAMES, QUERIES, max_size=3), documents)
+def test_any_object_as_a_query_is_answered_or_refused(
+    query: dict[str, Any], document: dict[str, Any]
+) -> None:
+    with suppress(QueryError):
+        assert isinstance(compile_filter(query)(document), bool)
+
+
 @law
 @given(st.lists(documents, min_size=1, max_size=4), documents)
 def test_nor_is_the_complement_of_or(parts: list[dict[str, Any]], document: dict[str, Any]) -> None:
