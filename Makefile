@@ -2,7 +2,7 @@
 .PHONY: help demo ui test lint bench clean
 ENV := .venv/ready
 PY := .venv/bin/python
-TYPED := connectome_dagster demo example_project/src/earthquakes example_project/tests
+TYPED := connectome_dagster benchmarks demo example_project/src/earthquakes example_project/tests
 export UI_PORT SERVER_PORT PYTHON
 
 help: ## list these targets
