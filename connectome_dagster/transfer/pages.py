@@ -169,7 +169,7 @@ class Take(Generic[T]):
 
     fetch: Callable[[Call], Generator[tuple[bytes, T], None, None]]
     count: Callable[[T], int]
-    drop: Callable[[T, int], T]
+    part: Callable[[T, int, int | None], T]
 
 
 class Walk(Generic[T]):
@@ -239,6 +239,8 @@ class Walk(Generic[T]):
             return True
         with closing(opened):
             yield from self._hand_out(opened)
+        if not self._gained and self._overlap and self._overlap >= self._largest:
+            raise Unprovable(_tied(self._order))
         return not self._gained
 
     def _rows_wanted(self) -> int | None:
@@ -249,7 +251,11 @@ class Walk(Generic[T]):
         return self._size if left is None else min(self._size, left)
 
     def _hand_out(self, items: Iterator[tuple[bytes, T]]) -> Generator[T, None, None]:
-        for piece, decoded in items:
+        limit = self._search.limit
+        for piece, found in items:
+            # An answer may hold more than is left, since what ties with the anchor came along.
+            left = None if limit is None else limit - self._progress.rows
+            decoded = self._take.part(found, 0, left)
             rows = self._take.count(decoded)
             if not rows:
                 continue
@@ -261,6 +267,8 @@ class Walk(Generic[T]):
             self._largest = max(self._largest, self._gained + self._overlap)
             self._progress.rows += rows
             yield decoded
+            if self._progress.rows == limit:
+                return
 
     def _after_response(self) -> bool:
         if self._is_enough():
@@ -397,6 +405,8 @@ class Walk(Generic[T]):
         if self._is_last(anchor):
             return None
         at, way = self._way_to(anchor) or self._way_around(anchor)
+        if ID not in at.sort:
+            raise Unprovable("no response holds two documents, so that ties would not show")
         behind = both(from_here(at, way), {"$nor": [exactly(at, way)]})
         return self._take.fetch(self._asking(rows, behind))
 
@@ -415,7 +425,8 @@ class Walk(Generic[T]):
         self, order: Order, way: Way, anchor: Key, rows: int | None
     ) -> Generator[tuple[bytes, T], None, None] | None:
         """What follows the anchor if the answer begins with it, else None."""
-        asked = None if rows is None else rows + 1
+        # Behind an unknown number of ties there may be any number of rows to skip.
+        asked = None if rows is None or order != self._order else rows + 1
         items = self._take.fetch(self._asking(asked, from_here(order, way)))
         try:
             first = next(items, None)
@@ -423,22 +434,33 @@ class Walk(Generic[T]):
             if _is_too_much(refused):
                 raise
             return None
-        self._overlap = known = self._known(order, anchor, first[0]) if first else 0
-        if first is None or not known:
+        if first is None:
+            return None
+        documents = _documents(first[0])
+        self._overlap = known = self._known(order, anchor, documents)
+        if not known:
             items.close()
             return None
-        return self._behind(known, first, items)
+        return self._behind(anchor, known, known == len(documents), first, items)
 
     def _behind(
-        self, known: int, first: tuple[bytes, T], items: Generator[tuple[bytes, T], None, None]
+        self,
+        anchor: Key,
+        known: int,
+        alone: bool,
+        first: tuple[bytes, T],
+        items: Generator[tuple[bytes, T], None, None],
     ) -> Generator[tuple[bytes, T], None, None]:
         with closing(items):
-            yield first[0], self._take.drop(first[1], known)
-            yield from items
+            yield first[0], self._take.part(first[1], known, None)
+            for piece, decoded in items:
+                if alone:
+                    self._check_unique(_documents(piece)[:1], anchor)
+                    alone = False
+                yield piece, decoded
 
-    def _known(self, order: Order, anchor: Key, piece: bytes) -> int:
+    def _known(self, order: Order, anchor: Key, documents: list[msgspec.Raw]) -> int:
         """How many documents at the beginning of an answer end with the anchor; 0: it is none."""
-        documents = _documents(piece)
         tied = len(order.fields)
         for at, document in enumerate(documents):
             key = self._order.key(document)
@@ -447,14 +469,11 @@ class Walk(Generic[T]):
                 return at + 1
             if order == self._order or key.values[:tied] != anchor.values[:tied]:
                 return 0
-        names = " and ".join(order.sort)
-        raise Unprovable(f"more documents than a response brings share one value of {names}")
+        raise Unprovable(_tied(order))
 
     def _check_unique(self, following: list[msgspec.Raw], anchor: Key) -> None:
         if following and self._order.key(following[0]).text == anchor.text:
-            raise Unprovable(
-                f"several documents share one value of {' and '.join(self._order.sort)}"
-            )
+            raise Unprovable(_tied(self._order))
 
     def _way_around(self, anchor: Key) -> tuple[Order, Way]:
         """How to go on behind an anchor that no answer began with: it must be gone.
@@ -516,6 +535,11 @@ class Walk(Generic[T]):
         except (Unprovable, QueryError):
             return None
         return None if last is None else last.text != here.text
+
+
+def _tied(order: Order) -> str:
+    names = [name for name, _ in order.without_id().fields] or [ID]
+    return f"several documents share one value of {' and '.join(names)}"
 
 
 def _is_too_much(refused: ServiceError) -> bool:

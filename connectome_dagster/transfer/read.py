@@ -152,7 +152,7 @@ class Documents:
         def decode_piece(piece: bytes) -> list[dict[str, Any]]:
             return _plain_documents(without(piece, nested) if nested else piece)
 
-        for piece in self._run(decode_piece, len, lambda items, rows: items[rows:], _Tally()):
+        for piece in self._run(decode_piece, len, _part_of_list, _Tally()):
             for name in hidden:
                 for document in piece:
                     document.pop(name, None)
@@ -241,7 +241,7 @@ class Documents:
         def decode_piece(piece: bytes) -> Decoded:
             return decode(without(piece, nested) if nested else piece, learned)
 
-        for decoded in self._run(decode_piece, _rows_of, _later_rows, tally):
+        for decoded in self._run(decode_piece, _rows_of, _part_of_batch, tally):
             learned = Hints(learned.strings | decoded.strings, learned.as_text)
             tally.note(
                 {path: kinds for path, kinds in decoded.conflicts.items() if path[0] not in hidden}
@@ -260,7 +260,7 @@ class Documents:
         self,
         decode_piece: Callable[[bytes], T],
         count: Callable[[T], int],
-        drop: Callable[[T, int], T],
+        part: Callable[[T, int, int | None], T],
         tally: _Tally,
     ) -> Iterator[T]:
         """Read to the end and give what the pieces decode to; the report stands there."""
@@ -270,7 +270,7 @@ class Documents:
         def fetch(call: Call) -> Generator[tuple[bytes, T], None, None]:
             return self._fetch(self._whole_call or call, decode_piece, tally)
 
-        walk = Walk(self._paging, Take(fetch, count, drop), tally.progress)
+        walk = Walk(self._paging, Take(fetch, count, part), tally.progress)
         try:
             with closing(walk.run()) as decoded:
                 yield from decoded
@@ -380,8 +380,14 @@ def _rows_of(decoded: Decoded) -> int:
     return int(decoded.batch.num_rows)
 
 
-def _later_rows(decoded: Decoded, rows: int) -> Decoded:
-    return replace(decoded, batch=decoded.batch.slice(rows))
+def _part_of_batch(decoded: Decoded, start: int, rows: int | None) -> Decoded:
+    if start == 0 and (rows is None or rows >= decoded.batch.num_rows):
+        return decoded
+    return replace(decoded, batch=decoded.batch.slice(start, rows))
+
+
+def _part_of_list(documents: list[T], start: int, rows: int | None) -> list[T]:
+    return documents[start : None if rows is None else start + rows]
 
 
 def _table(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:

@@ -6,8 +6,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from connectome_dagster.errors import ReadInterrupted
+from connectome_dagster.errors import ConfigurationError, ReadInterrupted
 from connectome_dagster.local.extended_json import from_json_value
 from connectome_dagster.local.sorting import compile_sort
 from connectome_dagster.testing import ConnectomeServer
@@ -250,3 +252,234 @@ class TestEverySortOfId:
             assert docs.report.proved
         with pytest.raises(ReadInterrupted, match="show no _id"):
             things.find(strategy="pages").to_pylist()
+
+
+class TestChangesWhileReading:
+    @pytest.mark.parametrize("strategy", ["auto", "pages"])
+    @pytest.mark.parametrize("id_form", ["hex", "oid", "objectid"])
+    def test_documents_that_stay_are_read_once_and_what_comes_behind_is_not_seen(
+        self, local: Local, server: ConnectomeServer, strategy: Any, id_form: str
+    ) -> None:
+        server.switches(id_form=id_form)
+        things = local.collection()
+        things.append([{"n": 10 * n} for n in range(12)])
+        server.switches(page_cap=3)
+        read: list[int] = []
+        for batch in things.find(sort={"n": 1}, strategy=strategy):
+            read += batch.column("n").to_pylist()
+            if len(read) == 3:
+                things.delete({"n": 20})  # the last document that was read
+                things.delete({"n": 40})
+                things.insert({"n": 15})
+                things.insert({"n": 75})
+        assert read == [0, 10, 20, 30, 50, 60, 70, 75, 80, 90, 100, 110]
+
+    @pytest.mark.parametrize("strategy", ["auto", "pages"])
+    @pytest.mark.parametrize("id_form", ["hex", "oid", "objectid"])
+    @pytest.mark.parametrize("cap", [1, 3])
+    def test_the_last_document_may_go_at_every_page(
+        self, local: Local, server: ConnectomeServer, strategy: Any, id_form: str, cap: int
+    ) -> None:
+        server.switches(id_form=id_form)
+        things = local.collection()
+        things.append([{"n": n} for n in range(9)])
+        server.switches(page_cap=cap)
+        docs = things.find(strategy=strategy)
+        read: list[int] = []
+        for batch in docs:
+            read += batch.column("n").to_pylist()
+            things.delete({"n": read[-1]})
+        assert sorted(read) == list(range(9))
+        assert docs.report is not None
+        assert docs.report.proved
+
+    def test_everything_may_go(self, local: Local, server: ConnectomeServer) -> None:
+        things = local.collection(numbered(6))
+        server.switches(page_cap=3)
+        read: list[int] = []
+        for batch in things.find():
+            read += batch.column("n").to_pylist()
+            things.delete({}, everything=True)
+        assert read == [0, 1, 2]
+
+
+class TestTheCursor:
+    def test_shows_in_no_projection_that_did_not_ask_for_it(
+        self, local: Local, server: ConnectomeServer
+    ) -> None:
+        documents = [
+            {"_id": n, "a": {"k": n, "b": 1.50}, "c": [n]} | ({"d": {}} if n % 2 else {})
+            for n in range(7)
+        ]
+        things = local.collection(documents)
+        server.switches(page_cap=3)
+        cases: list[tuple[dict[str, Any], list[Document]]] = [
+            ({"_id": 0, "c": 1}, [{"c": [n]} for n in range(7)]),
+            ({"_id": 0, "a.b": 1}, [{"a": {"b": 1.5}}] * 7),
+            ({"_id": 0, "a.k": 1}, [{"a": {"k": n}} for n in range(7)]),
+            ({"_id": 0, "a": 0}, [{"c": [n]} | ({"d": {}} if n % 2 else {}) for n in range(7)]),
+            ({"a.k": 0, "c": 0, "d": 0}, [{"_id": n, "a": {"b": 1.5}} for n in range(7)]),
+            ({"_id": 1}, [{"_id": n} for n in range(7)]),
+        ]
+        for project, expected in cases:
+            for strategy in ("auto", "pages"):
+                docs = things.find(project=project, cursor="a.k", strategy=strategy)
+                assert docs.to_pylist() == expected, project
+                table = docs.to_arrow()
+                assert table.column_names == list(dict.fromkeys(k for row in expected for k in row))
+                assert docs.report is not None
+                assert docs.report.proved
+
+    def test_of_several_types_is_no_conflict_where_it_is_not_shown(self, local: Local) -> None:
+        things = local.collection([{"_id": 1, "n": 1}, {"_id": "a", "n": 2}])
+        docs = things.find(project={"_id": 0})
+        assert docs.to_arrow().to_pylist() == [{"n": 1}, {"n": 2}]
+        assert docs.report is not None
+        assert (docs.report.conflicts, docs.report.requests) == ({}, 2)
+
+    def test_that_holds_an_array_is_refused_where_it_matters(
+        self, local: Local, server: ConnectomeServer
+    ) -> None:
+        things = local.collection([{"_id": n, "k": [n, n + 1]} for n in range(4)])
+        with pytest.raises(ReadInterrupted, match="'k' holds an array"):
+            things.find(cursor="k", strategy="pages").to_pylist()
+        docs = things.find(sort={"k": 1})
+        assert len(docs.to_pylist()) == 4
+        assert docs.report is not None
+        assert not docs.report.proved
+        cut_at(server, 60)
+        with pytest.raises(ReadInterrupted, match="It cannot go on"):
+            things.find(sort={"k": 1}).to_pylist()
+
+    def test_that_ties_where_no_filter_finds_the_id_is_walked_by_its_groups(
+        self, local: Local, server: ConnectomeServer
+    ) -> None:
+        server.switches(id_form="objectid")
+        things = local.collection()
+        things.append([{"k": n // 3, "n": n} for n in range(12)])
+        server.switches(extended_json=False, page_cap=5)
+        for strategy in ("auto", "pages"):
+            docs = things.find(cursor="k", strategy=strategy)
+            assert sorted(each["n"] for each in docs.to_pylist()) == list(range(12))
+        for cap in (1, 2, 3):  # no response shows more than one group
+            server.switches(page_cap=cap)
+            with pytest.raises(ReadInterrupted, match="cannot go on after"):
+                things.find(cursor="k").to_pylist()
+
+    def test_settings_that_contradict_each_other_are_refused(self, local: Local) -> None:
+        things = local.collection()
+        for settings_, words in (
+            ({"strategy": "fast"}, "strategy is 'fast'"),
+            ({"strategy": "stream", "cursor": "n"}, "takes no cursor"),
+            ({"sort": {"a": 1}, "cursor": "n"}, "sort begins with 'a'"),
+            ({"cursor": ""}, "name of a field"),
+            ({"strategy": "pages", "project": {"c": {"$slice": 1}}}, "the projection computes"),
+        ):
+            with pytest.raises(ConfigurationError, match=words):
+                things.find(**settings_)
+
+
+INSTANT = {"$date": "2020-01-01T00:00:00Z"}
+cursors = st.one_of(
+    st.none(),
+    st.integers(-2, 3),
+    st.sampled_from(
+        [0.5, -0.0, 2**53 + 2, 1e300, "", "a", "é", "0" * 24, "\U0001f600", False, True]
+    ),
+    st.sampled_from([{"$oid": "0" * 24}, {"$oid": "b" * 24}, INSTANT, {"x": 1}, {"x": None}, {}]),
+    st.sampled_from(
+        [{"$numberDouble": "NaN"}, {"$numberDecimal": "0.5"}, {"$numberDecimal": "NaN"}]
+    ),
+    st.sampled_from(
+        [{"$minKey": 1}, {"$maxKey": 1}, {"$binary": {"base64": "AA==", "subType": "00"}}]
+    ),
+)
+things_found = st.lists(
+    st.fixed_dictionaries({"n": st.integers(0, 4)}, optional={"k": cursors, "m": cursors}),
+    max_size=14,
+)
+sorts = st.sampled_from(
+    [
+        None,
+        {"_id": -1},
+        {"k": 1},
+        {"k": -1},
+        {"n": -1},
+        {"k": 1, "n": -1},
+        {"n": 1, "k": -1, "m": 1},
+    ]
+)
+
+
+@given(
+    documents=things_found,
+    sort=sorts,
+    limit=st.none() | st.integers(1, 9),
+    cap=st.none() | st.integers(1, 6),
+    breaks=st.none() | st.tuples(st.integers(0, 99), st.integers(1, 400)),
+    strategy=st.sampled_from(["auto", "pages"]),
+    page_rows=st.integers(1, 6),
+    id_form=st.sampled_from(["hex", "oid", "objectid"]),
+    project=st.sampled_from([None, {"_id": 0}, {"n": 1}, {"n": 1, "_id": 0}, {"k": 0}]),
+    least=st.integers(0, 2),
+)
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_every_read_equals_what_the_server_holds(
+    local: Local,
+    documents: list[Document],
+    sort: Any,
+    limit: int | None,
+    cap: int | None,
+    breaks: tuple[int, int] | None,
+    strategy: Any,
+    page_rows: int,
+    id_form: str,
+    project: Any,
+    least: int,
+) -> None:
+    server = local.server
+    server.faults.replace([])
+    server.switches(id_form=id_form, page_cap=None)
+    things = local.collection()
+    if documents:
+        things.append(documents)
+    found = [each for each in server.documents(things.id) if each["n"] >= least]
+    order = {**(sort or {"_id": 1})}
+    order.setdefault("_id", list(order.values())[-1])
+    expected = [shown(each, project, id_form) for each in in_order(found, order)[:limit]]
+    server.switches(page_cap=cap)
+    if breaks is not None:
+        server.faults.add("cut", verb="readwithquery", share=0.5, seed=breaks[0], bytes=breaks[1])
+    docs = paged(things, page_rows).find(
+        {"n": {"$gte": least}} if least else None,
+        sort=sort,
+        limit=limit,
+        project=project,
+        strategy=strategy,
+    )
+    try:
+        read = docs.to_pylist()
+    except ReadInterrupted as error:
+        # So early that not even one document behind the anchor may arrive, time and again.
+        broken_early = breaks is not None and breaks[1] < 150
+        assert broken_early, error  # noqa: PT017 - a read may end so, or with everything
+        return
+    assert read == expected
+    assert docs.report is not None
+    assert docs.report.proved
+
+
+def shown(document: Document, project: Any, id_form: str) -> Document:
+    """A document as the switches and the projection of the law above show it."""
+    project = project or {}
+    hidden = {name for name, value in project.items() if not value}
+    only = {name for name, value in project.items() if value}
+    names = [n for n in document if n not in hidden and (not only or n in only or n == "_id")]
+    found = {name: document[name] for name in names}
+    if id_form == "objectid" and "_id" in found:
+        found["_id"] = found["_id"]["$oid"]
+    return found
