@@ -36,6 +36,7 @@ class ConnectomeServer:
         self._server = server
         self._conditions = conditions
         self._own: list[str] = []
+        self._has_named = False
         self.base_url = server.base_url
         self.read_credential = server.read_credential
         self.write_credential = server.write_credential
@@ -43,18 +44,30 @@ class ConnectomeServer:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_url!r}, collections={self._own!r})"
 
-    def collection(self, documents: Iterable[dict[str, Any]] = ()) -> str:
+    def collection(
+        self, documents: Iterable[dict[str, Any]] = (), *, name: str | None = None
+    ) -> str:
         """Make a collection that lasts as long as the test.
 
         Args:
             documents: what it starts with, as `seed` takes it.
+            name: its id, for a pipeline that has the id in its code; None makes one up.
 
         Returns:
-            Its id, 24 hexadecimal digits.
+            Its id; 24 hexadecimal digits if it was made up.
+
+        Raises:
+            ValueError: the name is taken, or cannot be one segment of a path.
+
+        Example:
+            connectome_server.collection([{"title": "Movie ABC"}], name="movies")
         """
-        collection = secrets.token_hex(12)
+        collection = secrets.token_hex(12) if name is None else name
+        if collection in self._server.collections():
+            raise ValueError(f"there is a collection {collection!r} already")
         self._server.add_collection(collection, conditions=self._conditions)
         self._own.append(collection)
+        self._has_named = self._has_named or name is not None
         self.seed(collection, documents)
         return collection
 
@@ -152,6 +165,9 @@ class ConnectomeServer:
 
     def _forget(self) -> None:
         self._conditions.reset()
+        if self._has_named:
+            # The next test may have one of the same name: what is still due is not for it.
+            self.quiesce()
         for collection in self._own:
             self._server.drop_collection(collection)
 

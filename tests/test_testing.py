@@ -50,6 +50,31 @@ def test_a_foreign_collection_is_refused(connectome_server: ConnectomeServer) ->
         connectome_server.documents("foreign")
 
 
+def test_a_collection_can_have_the_id_that_a_pipeline_has_in_its_code(
+    connectome_server: ConnectomeServer,
+) -> None:
+    assert connectome_server.collection([{"n": 1}], name="movies") == "movies"
+    assert [document["n"] for document in connectome_server.documents("movies")] == [1]
+    with pytest.raises(ValueError, match="'movies' already"):
+        connectome_server.collection(name="movies")
+
+
+@pytest.mark.parametrize("_turn", [1, 2])
+def test_what_is_due_after_a_test_does_not_reach_the_next_one_of_the_same_name(
+    connectome_server: ConnectomeServer, _turn: int
+) -> None:
+    connectome_server.collection(name="movies")
+    connectome_server.faults.add("later", verb="batchwrite", seconds=0.05)
+    answer = requests.post(
+        f"{connectome_server.base_url}/collection/batchwrite/{connectome_server.write_credential}"
+        "/movies",
+        json=[{"n": 1}],
+        timeout=10,
+    )
+    assert answer.status_code == 500
+    assert connectome_server.documents("movies") == []
+
+
 def test_a_repr_shows_no_credential(connectome_server: ConnectomeServer) -> None:
     assert connectome_server.read_credential not in repr(connectome_server)
     assert connectome_server.write_credential not in repr(connectome_server)
