@@ -7,6 +7,7 @@ in what it returns; where there is one, the piece is refused here and `exact` de
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 
 from connectome_dagster.frames.exact import TIMESTAMP, promote_instants
-from connectome_dagster.frames.schema import EXACT_FLOAT, ITEM, MAX_NESTING, Path
+from connectome_dagster.frames.schema import EXACT_FLOAT, ITEM, MAX_NESTING, Path, show_path
 from connectome_dagster.frames.split import nests_deeper
 
 _MEMBER = "d"
@@ -23,7 +24,16 @@ _BEFORE, _AFTER = b'{"d":[', b"]}"
 
 
 class Uncertain(Exception):  # asks for the exact decoder, never seen outside
-    """The compiled reader cannot vouch for this piece."""
+    """The compiled reader cannot vouch for this piece; `path` is the field, if it is only one."""
+
+    def __init__(self, path: Path = ()) -> None:
+        super().__init__(show_path(path))
+        self.path = path
+
+
+# What the reader says of a field that holds several types. A name with a slash in it is taken for
+# two, and leads to no field.
+_CHANGED = re.compile(rf"Column\(/{_MEMBER}/\[\]/(.*)\) changed from ", re.DOTALL)
 
 
 def decode_compiled(
@@ -53,7 +63,7 @@ def decode_compiled(
     if not _is_whole(rows) or documents.null_count:
         raise Uncertain
     # A document is no value, so it is never a form of Extended JSON.
-    return pa.RecordBatch.from_struct_array(_certain_fields(documents)), guessed
+    return pa.RecordBatch.from_struct_array(_certain_fields(documents, ())), guessed
 
 
 def _is_whole(rows: pa.ListArray) -> bool:
@@ -79,10 +89,13 @@ def _read(text: bytes, explicit: pa.Schema | None) -> pa.ListArray:
             parse_options=parse,
             memory_pool=pa.system_memory_pool(),
         )
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        changed = _CHANGED.search(str(error))
         table = None
+    if table is None:
+        raise Uncertain(tuple(changed[1].split("/")) if changed else ())
     # The text may close the array itself and go on: then there is another row or another member.
-    if table is None or table.num_rows != 1 or table.column_names != [_MEMBER]:
+    if table.num_rows != 1 or table.column_names != [_MEMBER]:
         raise Uncertain
     rows = table.column(0).chunk(0)
     if not pa.types.is_list(rows.type) or not pa.types.is_struct(rows.type.value_type):
@@ -134,7 +147,7 @@ def _type_of(tree: dict[str, Any]) -> pa.DataType:
     return pa.struct([(name, _type_of(below)) for name, below in tree.items()])
 
 
-def _certain(array: pa.Array) -> pa.Array:
+def _certain(array: pa.Array, path: Path) -> pa.Array:
     """Check one column for the traces of a guess; give it as `exact` would."""
     type_ = array.type
     if array.null_count == len(array):
@@ -142,53 +155,53 @@ def _certain(array: pa.Array) -> pa.Array:
     if pa.types.is_string(type_):
         return promote_instants(array)
     if pa.types.is_floating(type_):
-        _check_floats(array)
+        _check_floats(array, path)
     elif pa.types.is_struct(type_):
-        return _certain_struct(array)
+        return _certain_struct(array, path)
     elif pa.types.is_list(type_):
-        items = _certain(array.values)
+        items = _certain(array.values, (*path, ITEM))
         if items is not array.values:
             mask = array.is_null() if array.null_count else None
             return pa.ListArray.from_arrays(array.offsets, items, mask=mask)
     return array
 
 
-def _check_floats(array: pa.Array) -> None:
+def _check_floats(array: pa.Array, path: Path) -> None:
     """Beyond 2**53 a float may stand for an integer that it does not hold; NaN is not JSON."""
     bounds = pc.min_max(array)
     least, most = bounds["min"].as_py(), bounds["max"].as_py()
     if least is None:
         return
     if not (least > -EXACT_FLOAT and most < EXACT_FLOAT):
-        raise Uncertain
+        raise Uncertain(path)
     # The bounds leave NaN out; of numbers that are finite, only NaN makes the sum one.
     if math.isnan(pc.sum(array).as_py()):
-        raise Uncertain
+        raise Uncertain(path)
 
 
-def _certain_struct(array: pa.StructArray) -> pa.Array:
+def _certain_struct(array: pa.StructArray, path: Path) -> pa.Array:
     names = [field.name for field in array.type]
     if any(name.startswith("$") for name in names):
-        return _certain_form(array, names)
-    return _certain_fields(array)
+        return _certain_form(array, names, path)
+    return _certain_fields(array, path)
 
 
-def _certain_fields(array: pa.StructArray) -> pa.StructArray:
+def _certain_fields(array: pa.StructArray, path: Path) -> pa.StructArray:
     names = [field.name for field in array.type]
-    children = [_certain(array.field(at)) for at in range(len(names))]
+    children = [_certain(array.field(at), (*path, name)) for at, name in enumerate(names)]
     if [child.type for child in children] == [field.type for field in array.type]:
         return array
     mask = array.is_null() if array.null_count else None
     return pa.StructArray.from_arrays(children, names=names, mask=mask)
 
 
-def _certain_form(array: pa.StructArray, names: list[str]) -> pa.Array:
+def _certain_form(array: pa.StructArray, names: list[str], path: Path) -> pa.Array:
     """The two forms of Extended JSON that occur in every row; `exact` knows the others."""
     if len(names) != 1:
-        raise Uncertain
+        raise Uncertain(path)
     values = array.field(0)
     if values.null_count != array.null_count:
-        raise Uncertain
+        raise Uncertain(path)
     if names == ["$oid"] and pa.types.is_string(values.type):
         if pc.all(pc.match_substring_regex(values, "^[0-9a-fA-F]{24}$")).as_py() is not False:
             return values
@@ -196,4 +209,4 @@ def _certain_form(array: pa.StructArray, names: list[str]) -> pa.Array:
         instants = promote_instants(values)
         if instants.type.equals(TIMESTAMP):
             return instants
-    raise Uncertain
+    raise Uncertain(path)

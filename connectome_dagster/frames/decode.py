@@ -1,12 +1,17 @@
-"""Decodes one piece of documents: compiled where that is certain, exactly where it is not."""
+"""Decodes one piece of documents: compiled where that is certain, exactly where it is not.
+
+Knows what may be carried from piece to piece, and nothing of who carries it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from connectome_dagster.frames.compiled import Uncertain, decode_compiled
+from connectome_dagster.frames.apart import decode_apart
+from connectome_dagster.frames.compiled import Uncertain
 from connectome_dagster.frames.exact import check_utf8, decode_exactly
 from connectome_dagster.frames.schema import Path
 
@@ -18,10 +23,20 @@ class Hints:
     Attributes:
         strings: fields whose strings look like dates to the compiled reader.
         as_text: fields that hold several types and are therefore read as text.
+        apart: fields that the compiled reader cannot take.
     """
 
     strings: frozenset[Path] = frozenset()
     as_text: frozenset[Path] = frozenset()
+    apart: frozenset[Path] = frozenset()
+
+    def after(self, decoded: Decoded) -> Hints:
+        """What is known after one more piece."""
+        return Hints(self.strings | decoded.strings, self.as_text, self.apart | decoded.apart)
+
+    def with_text(self, paths: Iterable[Path]) -> Hints:
+        """The same for reading again, with more fields that are text."""
+        return Hints(self.strings, self.as_text | frozenset(paths), self.apart)
 
 
 @dataclass(frozen=True)
@@ -31,11 +46,13 @@ class Decoded:
     Attributes:
         batch: its documents.
         strings: fields for `Hints.strings` that were found out.
+        apart: fields for `Hints.apart`.
         conflicts: fields that became text for having several types, with the kinds seen.
     """
 
     batch: pa.RecordBatch
     strings: frozenset[Path] = frozenset()
+    apart: frozenset[Path] = frozenset()
     conflicts: dict[Path, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -46,11 +63,9 @@ def decode(piece: bytes, hints: Hints) -> Decoded:
         NotDocuments: it is none; or the cut was wrong, if the cut was guessed.
     """
     check_utf8(piece)
-    if not hints.as_text:
-        try:
-            batch, strings = decode_compiled(piece, hints.strings)
-            return Decoded(batch, strings)
-        except Uncertain:
-            pass
-    batch, conflicts = decode_exactly(piece, hints.as_text)
-    return Decoded(batch, conflicts=conflicts)
+    try:
+        taken = decode_apart(piece, hints.strings, hints.apart, hints.as_text)
+    except Uncertain:
+        batch, conflicts = decode_exactly(piece, hints.as_text)
+        return Decoded(batch, conflicts=conflicts)
+    return Decoded(taken.batch, taken.strings, taken.apart, taken.conflicts)

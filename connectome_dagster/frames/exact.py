@@ -68,6 +68,18 @@ def decode_exactly(
     return pa.RecordBatch.from_struct_array(struct), columns.conflicts
 
 
+def decode_field(
+    values: Sequence[Value], path: Path, as_text: frozenset[Path] = frozenset()
+) -> tuple[pa.Array, dict[Path, tuple[str, ...]]]:
+    """Decode the values of one field, as `decode_exactly` does among all others.
+
+    Raises:
+        NotDocuments: as `decode_exactly`.
+    """
+    columns = _Columns(as_text)
+    return columns.column(values, path), columns.conflicts
+
+
 def check_utf8(piece: bytes) -> None:
     """Refuse bytes that are not UTF-8, which neither decoder looks for everywhere.
 
@@ -215,23 +227,35 @@ def _kind(value: Value) -> str:
 _KINDS = {b'"': "string", b"{": "object", b"[": "array", b"t": "bool", b"f": "bool"}
 
 
+_NUMBERS = ("int", "float")
+
+
 def _json_text(values: Sequence[Value], strings_as_they_are: bool = False) -> pa.Array:
     """The JSON text of each value, without insignificant space and with every digit."""
+    kinds = [_kind(value) for value in values]
+    plain = [value for value, kind in zip(values, kinds, strict=True) if kind == "string"]
+    strings = iter(_typed(plain, list[str]) if strings_as_they_are else ())
+    numbers = [value for value, kind in zip(values, kinds, strict=True) if kind in _NUMBERS]
+    # A number beyond the range of floats is legal JSON, though no decoder here takes it.
+    digits = iter(_compact(b"[%b]" % b",".join(filter(None, numbers)))[1:-1].split(","))
     texts: list[str | None] = []
-    for value in values:
-        kind = _kind(value)
+    for value, kind in zip(values, kinds, strict=True):
         if value is None or kind == "null":
             texts.append(None)
         elif kind == "string" and strings_as_they_are:
-            texts.append(_strictly(value, list[str])[0])
+            texts.append(next(strings))
+        elif kind in _NUMBERS:
+            texts.append(next(digits))
         elif strings_as_they_are and (oid := _oid(value)):
             texts.append(oid)
         else:
-            # A number beyond the range of floats is legal JSON, though no decoder here takes it.
-            if kind != "float":
-                _strictly(value, list[msgspec.Raw])
-            texts.append(msgspec.json.format(value, indent=-1).decode())
+            _strictly(value, list[msgspec.Raw])
+            texts.append(_compact(value))
     return pa.array(texts, pa.string())
+
+
+def _compact(value: bytes) -> str:
+    return msgspec.json.format(value, indent=-1).decode()
 
 
 def _oid(value: bytes) -> str | None:

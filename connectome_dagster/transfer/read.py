@@ -10,6 +10,7 @@ import json
 import math
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
@@ -48,6 +49,8 @@ from connectome_dagster.transfer.marks import BOOKKEEPING
 from connectome_dagster.transfer.pages import Paging, Progress, Search, Strategy, Take, Walk
 from connectome_dagster.transfer.parquet import ParquetParts
 from connectome_dagster.transfer.pipeline import Pipeline
+from connectome_dagster.transfer.ranges import outside
+from connectome_dagster.transfer.readers import side_by_side
 from connectome_dagster.transfer.report import ReadReport
 
 if TYPE_CHECKING:
@@ -232,7 +235,7 @@ class Documents:
                 except Unmergeable as unmergeable:
                     # An early batch of integers that floats do not hold, and floats came later.
                     conflicts = frozenset(unmergeable.kinds)
-            hints = Hints(hints.strings, hints.as_text | conflicts)
+            hints = hints.with_text(conflicts)
 
     def _decoded(self, hints: Hints, tally: _Tally) -> Generator[pa.RecordBatch, None, None]:
         learned = hints
@@ -242,7 +245,7 @@ class Documents:
             return decode(without(piece, nested) if nested else piece, learned)
 
         for decoded in self._run(decode_piece, _rows_of, _part_of_batch, tally):
-            learned = Hints(learned.strings | decoded.strings, learned.as_text)
+            learned = learned.after(decoded)
             tally.note(
                 {path: kinds for path, kinds in decoded.conflicts.items() if path[0] not in hidden}
             )
@@ -270,9 +273,13 @@ class Documents:
         def fetch(call: Call) -> Generator[tuple[bytes, T], None, None]:
             return self._fetch(self._whole_call or call, decode_piece, tally)
 
-        walk = Walk(self._paging, Take(fetch, count, part), tally.progress)
+        take = Take(fetch, count, part)
+        if self._paging.split == 1:
+            running = Walk(self._paging, take, tally.progress).run()
+        else:
+            running = _in_ranges(self._paging, take, tally.progress)
         try:
-            with closing(walk.run()) as decoded:
+            with closing(running) as decoded:
                 yield from decoded
         except (ReadInterrupted, MalformedResponse) as error:
             trouble = error
@@ -307,7 +314,7 @@ class Documents:
 
 @dataclass
 class _Tally:
-    """Counts what a read costs, over all the requests that it needed."""
+    """Counts what a read costs, over all the requests that it needed; from several threads."""
 
     started: float = field(default_factory=time.monotonic)
     progress: Progress = field(default_factory=Progress)
@@ -315,6 +322,7 @@ class _Tally:
     retries: int = 0
     bytes_received: int = 0
     kinds: dict[Path, dict[str, None]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def begin_again(self) -> None:
         self.progress = Progress()
@@ -325,9 +333,10 @@ class _Tally:
             self.kinds.setdefault(path, {}).update(dict.fromkeys(kinds))
 
     def add(self, body: Body) -> None:
-        self.requests += body.requests
-        self.retries += body.retries
-        self.bytes_received += body.bytes_received
+        with self.lock:
+            self.requests += body.requests
+            self.retries += body.retries
+            self.bytes_received += body.bytes_received
 
     def report(self, collection: str, strategy: Strategy) -> ReadReport:
         return ReadReport(
@@ -374,6 +383,25 @@ class _GrowingSchema:
         merged = merge_schemas(self.schema, batch.schema)
         check_wholes(batch, merged)
         self.schema = merged
+
+
+def _in_ranges(paging: Paging, take: Take[T], progress: Progress) -> Generator[T, None, None]:
+    """Read ranges of the cursor at a time, and at last whatever is in none of them."""
+    parts = Walk(paging, take, Progress()).ranges(paging.split)
+    each = [Progress() for _ in parts]
+    readers = [Walk(paging.of(part), take, own).run for part, own in zip(parts, each, strict=True)]
+    rest = Progress(proved=True)
+    running = [side_by_side(readers)]
+    if len(parts) > 1:
+        running.append(Walk(paging.of(outside(parts)), take, rest).run())
+    for items in running:
+        with closing(items):
+            for item in items:
+                progress.rows += take.count(item)
+                yield item
+    progress.pages = sum(own.pages for own in (*each, rest))
+    progress.resumed = sum(own.resumed for own in (*each, rest))
+    progress.proved = all(own.proved for own in (*each, rest))
 
 
 def _rows_of(decoded: Decoded) -> int:
