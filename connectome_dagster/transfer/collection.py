@@ -177,6 +177,7 @@ class Collection:
         limit: int | None = None,
         strategy: Strategy = "auto",
         cursor: str | None = None,
+        split: int = 1,
     ) -> Documents:
         """Describe a read (F3); it is sent when a frame is asked of what is returned.
 
@@ -200,6 +201,9 @@ class Collection:
             cursor: the field to go on by; None takes the one of `sort`, or `_id`. Needed where
                 the service does not find the `_id` that it shows: then name a field that every
                 document has, and of which no two have the same value.
+            split: how many readers read disjoint ranges of the cursor at a time, at most the
+                connection's `concurrency`. The documents are the same, in no order; what is in
+                no range is asked for at last.
 
         Returns:
             Documents, lazily. `_id` is among the fields unless `project` excludes it. Their
@@ -217,7 +221,12 @@ class Collection:
         """
         search = Search(self.id, {} if query is None else query, project, sort, limit)
         search.call()  # tells what is wrong with it, as the caller wrote it
-        how = paging(search, strategy, cursor, self._page_rows)
+        most = self._target.concurrency
+        if isinstance(split, bool) or not isinstance(split, int) or not 1 <= split <= most:
+            raise ConfigurationError(
+                f"split is {split!r}: give a whole number from 1 to the concurrency, {most}"
+            )
+        how = paging(search, strategy, cursor, self._page_rows, split)
         call = how.search.call()
         self._target.credentials.for_("read", call.verb, self.id)
         return Documents(

@@ -176,7 +176,7 @@ def ways(order: Order, key: Key) -> Iterator[tuple[Order, Way]]:
 
 
 def _ways(order: Order, key: Key) -> Iterator[tuple[Order, Way]]:
-    for way in itertools.product(*map(_sayings, key.values)):
+    for way in itertools.product(*map(sayings, key.values)):
         yield order, way
 
 
@@ -191,7 +191,7 @@ def shows_id(document: msgspec.Raw) -> bool:
 
 
 def _shape(value: Any) -> str:
-    said = _sayings(value)
+    said = sayings(value)
     number = value if isinstance(value, (int, float)) else 0
     # Beyond, a service that prints floats shows another number than it holds.
     if len(said) == 1 and said[0].bracket in _CERTAIN and abs(number) < 2**53:
@@ -199,7 +199,8 @@ def _shape(value: Any) -> str:
     return "/".join(f"{each.how} {each.bracket}" for each in said)
 
 
-def _sayings(value: Any) -> list[Said]:
+def sayings(value: Any) -> list[Said]:
+    """The ways to say one value, the likely one first."""
     if value is None:
         return [Said("plain", _NULL, None)]
     if isinstance(value, bool):

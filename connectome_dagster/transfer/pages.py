@@ -37,10 +37,12 @@ from connectome_dagster.transfer.cursor import (
     exactly,
     from_here,
     is_certain,
+    sayings,
     shows_id,
     ways,
 )
 from connectome_dagster.transfer.fields import Path, widened
+from connectome_dagster.transfer.ranges import between, ranges
 
 _log = logging.getLogger(__name__)
 
@@ -92,6 +94,7 @@ class Paging:
         hidden: fields that are shown for the order's sake alone.
         page_rows: documents of a page at most.
         why_not: why there is no order.
+        split: how many readers read it at a time.
     """
 
     search: Search
@@ -100,10 +103,20 @@ class Paging:
     hidden: frozenset[Path] = frozenset()
     page_rows: int = PAGE_ROWS
     why_not: str = ""
+    split: int = 1
+
+    def of(self, part: Filter) -> Paging:
+        """The same for a part of what is found."""
+        query = both(dict(self.search.query), part)
+        return replace(self, search=replace(self.search, query=query))
 
 
 def paging(
-    search: Search, strategy: Strategy, cursor: str | None, page_rows: int = PAGE_ROWS
+    search: Search,
+    strategy: Strategy,
+    cursor: str | None,
+    page_rows: int = PAGE_ROWS,
+    split: int = 1,
 ) -> Paging:
     """Decide how a search is read.
 
@@ -114,6 +127,11 @@ def paging(
     if strategy not in STRATEGIES:
         raise ConfigurationError(f"strategy is {strategy!r}: give 'auto', 'stream' or 'pages'")
     _check_cursor(cursor, strategy, search.sort)
+    if split != 1 and (strategy == "stream" or search.sort or search.limit is not None):
+        raise ConfigurationError(
+            "split reads ranges of the cursor at a time, in no order and to the end: leave it out, "
+            "or leave out sort, limit and strategy='stream'"
+        )
     if strategy == "stream":
         return Paging(search, strategy, page_rows=page_rows)
     order = Order.by(search.sort or {cursor or ID: 1})
@@ -124,12 +142,13 @@ def paging(
     elif wider is None:
         why_not = "the projection computes, or hides a part of the cursor"
     if wider is None or why_not:
-        if strategy == "pages":
-            raise ConfigurationError(f"strategy='pages' has no cursor: {why_not}. Nothing was sent")
+        if strategy == "pages" or split != 1:
+            asked = "strategy='pages'" if split == 1 else f"split={split}"
+            raise ConfigurationError(f"{asked} has no cursor: {why_not}. Nothing was sent")
         return Paging(search, strategy, page_rows=page_rows, why_not=why_not)
     project, hidden = wider
     ordered = replace(search, project=project, sort=order.sort)
-    return Paging(ordered, strategy, order, hidden, page_rows)
+    return Paging(ordered, strategy, order, hidden, page_rows, split=split)
 
 
 def _check_cursor(cursor: str | None, strategy: str, sort: Mapping[str, int] | None) -> None:
@@ -371,6 +390,48 @@ class Walk(Generic[T]):
             *(self._search.collection, self._progress.rows, why_not),
         )
         return True
+
+    def ranges(self, parts: int) -> list[Filter]:
+        """Divide what is found into ranges of the first field of the order.
+
+        Args:
+            parts: how many are wanted; fewer come where the values cannot be told apart so.
+
+        Raises:
+            ReadInterrupted: the cursor holds arrays, which are in several ranges at a time, or no
+                filter finds its values.
+        """
+        try:
+            return self._ranges(parts)
+        except Unprovable as unprovable:
+            why_not = str(unprovable)
+        raise ReadInterrupted(
+            f"readwithquery of collection {self._search.collection!r}: it cannot be split, since "
+            f"{why_not}: choose another cursor, or leave split out"
+        )
+
+    def _ranges(self, parts: int) -> list[Filter]:
+        name = self._order.fields[0][0]
+        order = Order(((name, 1),))
+        last = self._last(self._order)
+        if last is None:
+            return [{}]
+        if name != ID and self._first_of({name: {"$type": "array"}}, self._order) is not None:
+            raise Unprovable(f"{name!r} holds an array in one of the documents")
+        hows = self._way_to(last)
+        if hows is None:
+            raise Unprovable(f"no filter finds the values of {name!r} that the documents show")
+        said = hows[1][0]
+        first = self._first_of({name: {"$type": said.bracket}}, self._order)
+        if first is None or said.bracket == "null":
+            return [{}]
+        points = [
+            (found,)
+            for value in between(first.values[0], last.values[0], parts)
+            for found in sayings(value)
+            if (found.how, found.bracket) == (said.how, said.bracket)
+        ]
+        return ranges(order, points)
 
     # --- continuing behind the anchor
 
