@@ -295,9 +295,9 @@ class Walk(Generic[T]):
         why_not = self._go_on()
         if why_not:
             return self._unproved(why_not, None)
-        self._size = min(
-            self._paging.page_rows, max(1, PAGE_BYTES * self._gained // max(1, self._bytes))
-        )
+        seen = self._gained + self._overlap
+        fitting = PAGE_BYTES * seen // max(1, self._bytes)
+        self._size = min(self._paging.page_rows, max(1, fitting))
         self._whole = False
         return False
 

@@ -9,12 +9,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connectome_dagster.errors import ConfigurationError, ReadInterrupted
+from connectome_dagster.errors import ConfigurationError, PayloadTooLarge, ReadInterrupted
 from connectome_dagster.local.extended_json import from_json_value
 from connectome_dagster.local.sorting import compile_sort
 from connectome_dagster.testing import ConnectomeServer
-from connectome_dagster.transfer.collection import Collection
+from connectome_dagster.transfer import pages
+from connectome_dagster.transfer.collection import Collection, Connectome
+from tests.api.scripted import Request, Step, answer, serving
 from tests.transfer.conftest import Local
+from tests.transfer.faults import forward, when
 
 Document = dict[str, Any]
 
@@ -377,6 +380,76 @@ class TestTheCursor:
         ):
             with pytest.raises(ConfigurationError, match=words):
                 things.find(**settings_)
+
+
+class TestAServiceThatCannotDoEverything:
+    @staticmethod
+    def asked(request: Request) -> Document:
+        found: Document = msgspec.json.decode(request.body)
+        return found
+
+    @pytest.mark.parametrize(
+        "refusal",
+        [answer(413, b'{"error":"too large"}'), answer(400, b'{"error":"code 292"}'),
+         answer(400, b'{"error":"Sort exceeded memory limit of 104857600 bytes"}')],
+    )  # fmt: skip
+    @pytest.mark.parametrize("strategy", ["auto", "pages"])
+    def test_is_asked_for_less_until_it_can(
+        self, local: Local, server: ConnectomeServer, refusal: Step, strategy: Any
+    ) -> None:
+        documents = numbered(40)
+        things = local.collection(documents)
+        small = lambda request: self.asked(request).get("limit", 1 << 30) <= 6  # noqa: E731
+        with serving(when(small, forward(server.base_url), refusal)) as service:
+            through = paged(local.again(things, through=service.base_url), 20)
+            docs = through.find(strategy=strategy)
+            assert docs.to_pylist() == documents
+            assert docs.report is not None
+            assert docs.report.proved
+
+    def test_not_even_one_document_is_its_error(self, local: Local) -> None:
+        things = local.collection(numbered(3))
+        with serving(answer(413)) as service:
+            with pytest.raises(PayloadTooLarge):
+                local.again(things, through=service.base_url).find().to_pylist()
+
+    @pytest.mark.parametrize("operator", [b'"$type"', b'"$gte"', b'"$or"'])
+    def test_that_knows_no_such_operator_proves_the_end_by_the_opposite_order(
+        self, local: Local, server: ConnectomeServer, operator: bytes
+    ) -> None:
+        documents = numbered(5)
+        things = local.collection(documents)
+        knows = lambda request: operator not in request.body  # noqa: E731
+        with serving(when(knows, forward(server.base_url), answer(400))) as service:
+            docs = local.again(things, through=service.base_url).find()
+            assert docs.to_pylist() == documents
+            assert docs.report is not None
+            assert docs.report.proved
+            server.switches(page_cap=3)
+            with pytest.raises(ReadInterrupted, match="cannot go on after 3 documents"):
+                docs.to_pylist()
+
+    def test_that_does_not_look_at_the_query_is_not_read_for_ever(self) -> None:
+        body = msgspec.json.encode(numbered(5))
+        with (
+            serving(answer(body=body)) as service,
+            Connectome(base_url=service.base_url, read_credential="r" * 20) as connectome,
+        ):
+            with pytest.raises(ReadInterrupted):
+                connectome.collection("movies").find().to_pylist()
+            assert len(service.requests) < 15
+
+    def test_large_documents_make_smaller_pages(
+        self, local: Local, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pages, "PAGE_BYTES", 3000)
+        documents = [{"_id": n, "text": "x" * 1000} for n in range(12)]
+        things = local.collection(documents)
+        docs = paged(things, 5).find(strategy="pages")
+        assert docs.to_pylist() == documents
+        assert docs.report is not None
+        # five, then two at a time, and the last one brings nothing but the anchor
+        assert (docs.report.pages, docs.report.requests) == (5, 6)
 
 
 INSTANT = {"$date": "2020-01-01T00:00:00Z"}
