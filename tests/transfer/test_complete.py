@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path as FilePath
 from typing import Any
 
 import msgspec
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,7 +22,7 @@ from connectome_dagster.local.sorting import compile_sort
 from connectome_dagster.testing import ConnectomeServer
 from connectome_dagster.transfer import pages
 from connectome_dagster.transfer.collection import Collection, Connectome
-from tests.api.scripted import Request, Step, answer, serving
+from tests.api.scripted import Request, Step, answer, chunked, cut, head, raw, serving
 from tests.transfer.conftest import Local
 from tests.transfer.faults import forward, when
 
@@ -92,6 +99,47 @@ class TestABreak:
             assert docs.report is not None
             assert docs.report.resumed == 1, byte
             assert docs.report.proved
+
+    @pytest.mark.parametrize("how", ["content-length", "chunked", "closed"])
+    @pytest.mark.parametrize("wrapped", [False, True])
+    def test_at_any_byte_of_any_framing_does_not_show(
+        self, local: Local, server: ConnectomeServer, how: str, wrapped: bool
+    ) -> None:
+        documents = [{"_id": n, "t": 'é"},{"_id":', "d": {"_id": [n]}} for n in range(3)]
+        things = local.collection(documents)
+        server.switches(response_path="data" if wrapped else None)
+        text = msgspec.json.encode(documents)
+        body = b'{"data":' + text + b"}" if wrapped else text
+        ends: dict[str, Callable[[bytes], Step]] = {
+            "content-length": lambda start: cut(start, missing=len(body) - len(start)),
+            "chunked": lambda start: chunked(start, end=False),
+            "closed": lambda start: raw(head(200, {"Content-Type": "application/json"}) + start),
+        }
+        for at in range(1, len(body)):
+            with serving(ends[how](body[:at]), forward(server.base_url)) as service:
+                docs = local.again(things, through=service.base_url).find()
+                assert docs.to_pylist() == documents, body[:at]
+                assert docs.report is not None
+                assert (docs.report.resumed, docs.report.proved) == (1, True)
+
+    def test_shows_in_no_form(
+        self, local: Local, server: ConnectomeServer, tmp_path: FilePath
+    ) -> None:
+        documents: list[Document] = [
+            {"_id": n, "v": [1, "x", None, {"a": 1}, 0.5][n % 5], "late": n} for n in range(10)
+        ]
+        del documents[0]["late"]
+        things = local.collection(documents)
+        table = things.find().to_arrow()
+        server.switches(page_cap=4)
+        server.faults.add("cut", verb="readwithquery", every=3, bytes=90)
+        docs = things.find()
+        assert docs.to_arrow() == table
+        assert docs.to_pandas("pyarrow").equals(table.to_pandas(types_mapper=pd.ArrowDtype))
+        docs.to_parquet(tmp_path / "x.parquet")
+        assert pq.read_table(tmp_path / "x.parquet") == table
+        plain = things.find(project={"late": 1})
+        assert plain.reader().read_all().column("_id").to_pylist() == list(range(10))
 
     def test_in_the_proof_and_in_every_page_does_not_show_either(
         self, local: Local, server: ConnectomeServer
@@ -183,6 +231,16 @@ IDS: dict[str, list[Any]] = {
 }
 
 
+def converting(base_url: str) -> Step:
+    """Forwards, and takes `$toObjectId` in expressions, as MongoDB does."""
+
+    def step(connection: socket.socket, request: Request, over: threading.Event) -> bool:
+        body = request.body.replace(b'"$toObjectId"', b'"$oid"')
+        return forward(base_url)(connection, replace(request, body=body), over)
+
+    return step
+
+
 class TestEverySortOfId:
     @pytest.mark.parametrize("strategy", ["auto", "pages"])
     @pytest.mark.parametrize("direction", [1, -1])
@@ -236,6 +294,23 @@ class TestEverySortOfId:
         assert len(docs.to_pylist()) == 8
         assert docs.report is not None
         assert docs.report.proved  # the opposite order begins with the last document
+
+    @pytest.mark.parametrize("shown_as", ["objectid", "oid"])
+    def test_is_found_by_an_expression_where_extended_json_means_nothing(
+        self, local: Local, server: ConnectomeServer, shown_as: str
+    ) -> None:
+        server.switches(id_form=shown_as)
+        things = local.collection()
+        things.append([{"n": n} for n in range(7)])
+        server.switches(page_cap=3)
+        plain = lambda request: b'"$oid"' not in request.body  # noqa: E731
+        with serving(when(plain, converting(server.base_url), answer(400))) as service:
+            through = local.again(things, through=service.base_url)
+            for strategy in ("auto", "pages"):
+                docs = through.find(strategy=strategy)
+                assert sorted(each["n"] for each in docs.to_pylist()) == list(range(7))
+                assert docs.report is not None
+                assert docs.report.proved
 
     def test_that_is_not_shown_proves_nothing_and_another_cursor_does(
         self, local: Local, server: ConnectomeServer
