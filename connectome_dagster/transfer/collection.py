@@ -10,11 +10,15 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+import pyarrow as pa
+
 from connectome_dagster.api import endpoints as calls
 from connectome_dagster.api.client import Client
 from connectome_dagster.api.credentials import ENVIRONMENT, Credentials
 from connectome_dagster.api.retry import RetryPolicy
 from connectome_dagster.errors import ConfigurationError
+from connectome_dagster.frames.fit import ExtraFields, Fit, OnConflict
+from connectome_dagster.frames.schema import check_names
 from connectome_dagster.transfer import write
 from connectome_dagster.transfer.marks import BOOKKEEPING
 from connectome_dagster.transfer.pages import PAGE_ROWS, Search, Strategy, paging
@@ -178,6 +182,9 @@ class Collection:
         strategy: Strategy = "auto",
         cursor: str | None = None,
         split: int = 1,
+        schema: pa.Schema | None = None,
+        extra_fields: ExtraFields = "error",
+        on_conflict: OnConflict = "text",
     ) -> Documents:
         """Describe a read (F3); it is sent when a frame is asked of what is returned.
 
@@ -204,6 +211,13 @@ class Collection:
             split: how many readers read disjoint ranges of the cursor at a time, at most the
                 connection's `concurrency`. The documents are the same, in no order; what is in
                 no range is asked for at last.
+            schema: names and types of the frame; a field that a document lacks is null. Text is
+                read as what this package writes of decimals, dates, times and binary, integers
+                as milliseconds where a timestamp is asked for. None takes what documents show.
+            extra_fields: `"error"`, or `"drop"` to leave out fields that `schema` does not have.
+            on_conflict: `"text"` reads a field whose values have several types as text;
+                `"error"` raises `SchemaConflict`, with its types and the first such document.
+                Neither changes what `to_pylist` gives: documents as they are.
 
         Returns:
             Documents, lazily. `_id` is among the fields unless `project` excludes it. Their
@@ -214,6 +228,7 @@ class Collection:
         Raises:
             ConfigurationError: no read credential, something that JSON cannot say, or settings
                 that contradict each other.
+            SchemaConflict: two fields of `schema` have one name.
 
         Example:
             >>> movies.find({"amount": {"$gte": 30}}, sort={"amount": 1}, limit=10).to_pandas()
@@ -229,6 +244,7 @@ class Collection:
         how = paging(search, strategy, cursor, self._page_rows, split)
         call = how.search.call()
         self._target.credentials.for_("read", call.verb, self.id)
+        fit = _fit(schema, extra_fields, on_conflict)
         return Documents(
             self._target.client,
             self._target.credentials,
@@ -239,6 +255,8 @@ class Collection:
                 name.partition(".")[0] == BOOKKEEPING and bool(shown)
                 for name, shown in (project or {}).items()
             ),
+            fit=fit,
+            on_conflict=on_conflict,
         )
 
     def append(self, frame: Frame) -> WriteReport:
@@ -384,3 +402,21 @@ class Collection:
                 f"{operation} in collection {self.id!r}: everything=True contradicts {name}; pass "
                 f"one of them. Nothing was sent"
             )
+
+
+def _fit(schema: object, extra_fields: object, on_conflict: object) -> Fit | None:
+    if extra_fields not in ("error", "drop"):
+        raise ConfigurationError(f"extra_fields is {extra_fields!r}: give 'error' or 'drop'")
+    if on_conflict not in ("text", "error"):
+        raise ConfigurationError(f"on_conflict is {on_conflict!r}: give 'text' or 'error'")
+    if schema is None:
+        if extra_fields == "drop":
+            raise ConfigurationError("extra_fields='drop' says nothing without schema: give one")
+        return None
+    if not isinstance(schema, pa.Schema):
+        raise ConfigurationError(
+            f"schema is a {type(schema).__name__}: give a pyarrow.Schema, such as "
+            "pa.schema({'sku': pa.int64()}), or the schema of a table"
+        )
+    check_names(schema.names)
+    return Fit(schema, "drop" if extra_fields == "drop" else "error")

@@ -30,10 +30,12 @@ from connectome_dagster.errors import (
     ConnectomeError,
     MalformedResponse,
     ReadInterrupted,
+    SchemaConflict,
     SchemaDrift,
 )
 from connectome_dagster.frames.decode import Decoded, Hints, decode
 from connectome_dagster.frames.exact import NotDocuments, check_utf8
+from connectome_dagster.frames.fit import Fit, Misfit, OnConflict, decode_uniform, first_value
 from connectome_dagster.frames.schema import (
     Path,
     Unmergeable,
@@ -83,6 +85,8 @@ class Documents:
         paging: Paging | None = None,
         response_path: str | None = None,
         show_bookkeeping: bool = False,
+        fit: Fit | None = None,
+        on_conflict: OnConflict = "text",
         piece_bytes: int = PIECE_BYTES,
     ) -> None:
         self.collection = call.collection
@@ -94,6 +98,8 @@ class Documents:
         self._whole_call = call if paging is None else None
         self._response_path = response_path
         self._show_bookkeeping = show_bookkeeping
+        self._fit = fit
+        self._on_conflict = on_conflict
         self._piece_bytes = piece_bytes
 
     def __repr__(self) -> str:
@@ -113,6 +119,8 @@ class Documents:
         Raises:
             ReadInterrupted: the body broke off.
             MalformedResponse: the answer is not documents.
+            SchemaConflict: a value does not fit the `schema` of `find`, or a field has several
+                types and `find` was told `on_conflict="error"`.
             ConnectomeError: the service refused or could not be reached.
         """
         return self._gather(list, _table)
@@ -165,18 +173,18 @@ class Documents:
     def reader(self) -> pa.RecordBatchReader:
         """Read as a stream of record batches, in memory that does not grow with the data.
 
-        The schema is that of the first batch. Drop the reader to end the request before the last
-        document; its `close()` is pyarrow's, and ends nothing.
+        The schema is the one of `find`, else that of the first batch. Drop the reader to end the
+        request before the last document; its `close()` is pyarrow's, and ends nothing.
 
         Raises:
             SchemaDrift: while reading, when a later document does not fit the schema; `to_arrow`,
                 `to_pandas` and `to_parquet` take such documents.
-            ReadInterrupted, MalformedResponse, ConnectomeError: as `to_arrow`.
+            ReadInterrupted, MalformedResponse, SchemaConflict, ConnectomeError: as `to_arrow`.
         """
-        batches = self._decoded(Hints(), _Tally())
+        batches = self._decoded(self._hints(), _Tally())
         first = next(batches, None)
         if first is None:
-            return pa.RecordBatchReader.from_batches(pa.schema([]), [])
+            return pa.RecordBatchReader.from_batches(self._schema(), [])
         return pa.RecordBatchReader.from_batches(first.schema, _of_one_schema(first, batches))
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
@@ -223,18 +231,23 @@ class Documents:
         result does not depend on where the body was cut.
         """
         tally = _Tally()
-        hints = Hints()
+        hints = self._hints()
         while True:
-            growing = _GrowingSchema()
+            growing = _GrowingSchema(self._schema())
             with closing(self._decoded(hints, tally)) as batches:
                 taken = take(growing.watch(batches))
             conflicts = growing.conflicts
+            if growing.first is not None and self._on_conflict == "error":
+                raise self._conflict(growing.first, growing.rows)
             if not conflicts:
                 try:
                     return finish(taken, growing.schema)
                 except Unmergeable as unmergeable:
                     # An early batch of integers that floats do not hold, and floats came later.
-                    conflicts = frozenset(unmergeable.kinds)
+                    kinds = unmergeable.kinds
+                conflicts = frozenset(kinds)
+                if self._on_conflict == "error":
+                    raise self._conflict(_several(kinds), None)
             hints = hints.with_text(conflicts)
 
     def _decoded(self, hints: Hints, tally: _Tally) -> Generator[pa.RecordBatch, None, None]:
@@ -242,15 +255,45 @@ class Documents:
         hidden, nested = self._names_hidden(), self._nested_hidden()
 
         def decode_piece(piece: bytes) -> Decoded:
-            return decode(without(piece, nested) if nested else piece, learned)
+            text = without(piece, nested) if nested else piece
+            if self._fit is not None:
+                return self._fit.decode(text, learned, hidden)
+            if self._on_conflict == "error":
+                return decode_uniform(text, learned, hidden)
+            return decode(text, learned)
 
-        for decoded in self._run(decode_piece, _rows_of, _part_of_batch, tally):
-            learned = learned.after(decoded)
-            tally.note(
-                {path: kinds for path, kinds in decoded.conflicts.items() if path[0] not in hidden}
-            )
-            dropped = [name for name in decoded.batch.schema.names if name in hidden]
-            yield decoded.batch.drop_columns(dropped) if dropped else decoded.batch
+        try:
+            for decoded in self._run(decode_piece, _rows_of, _part_of_batch, tally):
+                learned = learned.after(decoded)
+                conflicts = decoded.conflicts.items()
+                tally.note({path: kinds for path, kinds in conflicts if path[0] not in hidden})
+                dropped = [name for name in decoded.batch.schema.names if name in hidden]
+                yield decoded.batch.drop_columns(dropped) if dropped else decoded.batch
+        except Misfit as error:
+            misfit = error
+        else:
+            return
+        raise self._conflict(misfit, tally.progress.rows)
+
+    def _hints(self) -> Hints:
+        return Hints() if self._fit is None else self._fit.hints()
+
+    def _schema(self) -> pa.Schema:
+        return pa.schema([]) if self._fit is None else self._fit.schema
+
+    def _conflict(self, misfit: Misfit, rows_before: int | None) -> SchemaConflict:
+        where = ""
+        if rows_before is not None:
+            where = f"document {rows_before + misfit.row} (counted from 0): "
+        advice = (
+            "leave on_conflict unset to read such a field as text"
+            if self._fit is None
+            else "change the type, leave the field out with project, or leave schema unset"
+        )
+        return SchemaConflict(
+            f"{self._call.verb} of collection {self.collection!r}: {where}{misfit}; {advice}",
+            field=show_path(misfit.path),
+        )
 
     def _names_hidden(self) -> frozenset[str]:
         names = {path[0] for path in self._paging.hidden if len(path) == 1}
@@ -366,9 +409,11 @@ class _GrowingSchema:
     that all of them are known before the documents are read again.
     """
 
-    def __init__(self) -> None:
-        self.schema = pa.schema([])
+    def __init__(self, schema: pa.Schema) -> None:
+        self.schema = schema
         self.conflicts: frozenset[Path] = frozenset()
+        self.first: Misfit | None = None  # its row is counted from `rows`
+        self.rows = 0
 
     def watch(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -376,13 +421,24 @@ class _GrowingSchema:
                 self._widen(batch)
             except Unmergeable as unmergeable:
                 self.conflicts |= frozenset(unmergeable.kinds)
+                if self.first is None:
+                    self.first = _several(unmergeable.kinds, batch)
             if not self.conflicts:
+                self.rows += batch.num_rows
                 yield batch
 
     def _widen(self, batch: pa.RecordBatch) -> None:
         merged = merge_schemas(self.schema, batch.schema)
         check_wholes(batch, merged)
         self.schema = merged
+
+
+def _several(
+    conflicts: Mapping[Path, Iterable[str]], batch: pa.RecordBatch | None = None
+) -> Misfit:
+    path, kinds = next(iter(conflicts.items()))
+    row = 0 if batch is None else first_value(batch, path)
+    return Misfit(path, f"{' and '.join(kinds)} in one field", row)
 
 
 def _in_ranges(paging: Paging, take: Take[T], progress: Progress) -> Generator[T, None, None]:
