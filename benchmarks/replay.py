@@ -1,8 +1,8 @@
 """A process that answers reads with fixed bytes and swallows writes: the least a service can do.
 
 Raw sockets and large buffers, so that what is measured is the client. As a program it prints its
-address and ends when its standard input does. It knows no JSON: a read that asks what follows a
-document is answered with the last one, and what `batchwrite` sends is read to its end and dropped,
+address and ends when its standard input does. It knows no JSON: a read in the opposite order is
+answered with the last document, and what `batchwrite` sends is read to its end and dropped,
 but for the collection `kept`, whose bodies `GET /kept` gives back, once.
 """
 
@@ -22,8 +22,8 @@ SINK_BYTES = 1024 * 1024
 
 KEPT = "kept"
 
-# What a read sends when it has everything, to prove that it has.
-_CONTINUES = b'"$gte":'
+# What a read asks when it has everything, to prove that it has: which document is the last.
+_ASKS_FOR_LAST = b'"sort":{"_id":-1}'
 _DOCUMENT = b'{"_id"'
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)", re.IGNORECASE)
@@ -100,7 +100,7 @@ class Replay:
         verb, collection = (path[2], path[4]) if len(path) == 5 else ("", path[-1])
         if (method, verb) == ("POST", "readwithquery") and collection in self._bodies:
             found = self._bodies[collection]
-            last = found.rfind(_DOCUMENT) if _CONTINUES in body else -1
+            last = found.rfind(_DOCUMENT) if _ASKS_FOR_LAST in body else -1
             return 200, found if last < 0 else b"[" + found[last:]
         if (method, verb) == ("POST", "batchwrite"):
             if collection == KEPT:

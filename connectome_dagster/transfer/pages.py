@@ -207,6 +207,7 @@ class Walk(Generic[T]):
         self._progress = progress
         self._size = paging.page_rows
         self._whole = paging.strategy != "pages"  # the next response may hold everything
+        self._seems_all = False  # the last one may have
         self._order = paging.order or Order.by({})
         self._anchor: Key | None = None
         self._last_piece = b""
@@ -298,7 +299,7 @@ class Walk(Generic[T]):
         seen = self._gained + self._overlap
         fitting = PAGE_BYTES * seen // max(1, self._bytes)
         self._size = min(self._paging.page_rows, max(1, fitting))
-        self._whole = False
+        self._seems_all, self._whole = self._whole, False
         return False
 
     def _after_break(self, broke: ReadInterrupted, fruitless: int) -> bool:
@@ -447,6 +448,8 @@ class Walk(Generic[T]):
         Returns:
             What follows, without the anchor; None if it is known that nothing does.
         """
+        if self._is_all(anchor):
+            return None
         if self._largest <= 1:
             return self._one_by_one(anchor, rows)
         for at, way in self._ways(anchor):
@@ -458,6 +461,14 @@ class Walk(Generic[T]):
             return None
         at, way = self._way_around(anchor)
         return self._take.fetch(self._asking(rows, from_here(at, way)))
+
+    def _is_all(self, anchor: Key) -> bool:
+        """Whether a response without a limit brought everything: an answer that takes no filter."""
+        seems_all, self._seems_all = self._seems_all, False
+        try:
+            return seems_all and ID in self._order.sort and self._is_last(anchor)
+        except Unprovable:
+            return False  # of the last document, which may hold an array; the anchor is sound
 
     def _one_by_one(
         self, anchor: Key, rows: int | None

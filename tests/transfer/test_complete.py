@@ -189,7 +189,7 @@ class TestABreak:
 
 
 class TestCosts:
-    @pytest.mark.parametrize("id_form", ["hex", "oid"])
+    @pytest.mark.parametrize("id_form", ["hex", "oid", "objectid"])
     @pytest.mark.parametrize("count", [0, 1, 2, 30])
     def test_a_small_collection_costs_two_requests_at_most(
         self, local: Local, server: ConnectomeServer, count: int, id_form: str
