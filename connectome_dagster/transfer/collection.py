@@ -190,9 +190,9 @@ class Collection:
 
         By default the documents come as one stream, in the order of `_id` or of `sort`, ties broken
         by `_id`. Where the connection breaks, the read goes on from the last document; where the
-        response ends well, the service is asked for what follows the last document, so that a cap
-        on the documents of one response (U5) costs requests and never documents. Every document
-        that is there during the whole read, and whose cursor does not change, is read once;
+        response ends well, the service is asked whether that was the last one, so that a cap on
+        the documents of one response (U5) costs requests and never documents. Every document that
+        is there during the whole read, and whose cursor does not change, is read once;
         `docs/reading.md` says what holds for others.
 
         Args:

@@ -194,7 +194,8 @@ def _shape(value: Any) -> str:
     said = sayings(value)
     number = value if isinstance(value, (int, float)) else 0
     # Beyond, a service that prints floats shows another number than it holds.
-    if len(said) == 1 and said[0].bracket in _CERTAIN and abs(number) < 2**53:
+    certain = said[0].how == "plain" and said[0].bracket in _CERTAIN
+    if len(said) == 1 and certain and abs(number) < 2**53:
         return "plain"
     return "/".join(f"{each.how} {each.bracket}" for each in said)
 
@@ -287,6 +288,8 @@ def both(left: Filter, right: Filter) -> Filter:
 
 def any_of(clauses: list[Filter]) -> Filter:
     """The filter of what any of these finds."""
+    if not clauses:
+        return {"$nor": [{}]}
     return clauses[0] if len(clauses) == 1 else {"$or": clauses}
 
 
