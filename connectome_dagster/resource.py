@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, JsonValue, PrivateAttr
 from connectome_dagster.api.credentials import ENVIRONMENT, redact
 from connectome_dagster.errors import ConfigurationError
 from connectome_dagster.transfer.collection import Collection, Connectome
-from connectome_dagster.transfer.pages import PAGE_ROWS
+from connectome_dagster.transfer.search import PAGE_ROWS
 
 __all__ = ["ConnectomeResource"]
 

@@ -21,10 +21,10 @@ from connectome_dagster.frames.fit import ExtraFields, Fit, OnConflict
 from connectome_dagster.frames.schema import check_names
 from connectome_dagster.transfer import write
 from connectome_dagster.transfer.marks import BOOKKEEPING
-from connectome_dagster.transfer.pages import PAGE_ROWS, Search, Strategy, paging
 from connectome_dagster.transfer.read import Documents
 from connectome_dagster.transfer.report import WriteReport
 from connectome_dagster.transfer.rows import Frame
+from connectome_dagster.transfer.search import PAGE_ROWS, Search, Strategy, paging
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Literal, TypeVar
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import msgspec
 
-from connectome_dagster.api import endpoints
 from connectome_dagster.api.endpoints import Call
 from connectome_dagster.errors import (
-    ConfigurationError,
     PayloadTooLarge,
     QueryError,
     ReadInterrupted,
@@ -41,19 +39,12 @@ from connectome_dagster.transfer.cursor import (
     shows_id,
     ways,
 )
-from connectome_dagster.transfer.fields import Path, widened
 from connectome_dagster.transfer.ranges import between, ranges
+from connectome_dagster.transfer.search import Paging
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-Strategy = Literal["auto", "stream", "pages"]
-STRATEGIES: tuple[str, ...] = ("auto", "stream", "pages")
-
-# Documents of one page at most: one request per so many is no cost, and a service that sorts
-# without an index has to hold no more.
-PAGE_ROWS = 20_000
 
 # What a page should not exceed by much, as its predecessor shows: a page that breaks off is read
 # again from its last document, and a service may have to hold it whole.
@@ -61,108 +52,6 @@ PAGE_BYTES = 32 << 20
 
 # Breaks one after the other that bring no document: after so many the service is not well.
 FRUITLESS_BREAKS = 4
-
-
-@dataclass(frozen=True)
-class Search:
-    """What is asked of a collection, as F3 has it."""
-
-    collection: str
-    query: Mapping[str, Any] = field(default_factory=dict)
-    project: Mapping[str, Any] | None = None
-    sort: Mapping[str, int] | None = None
-    limit: int | None = None
-
-    def call(self) -> Call:
-        return endpoints.read_with_query(
-            self.collection,
-            query=self.query,
-            project=self.project,
-            sort=self.sort,
-            limit=self.limit,
-        )
-
-
-@dataclass(frozen=True)
-class Paging:
-    """How a search is read.
-
-    Attributes:
-        search: what is asked; in the case of an order, sorted by it and showing its fields.
-        strategy: as in `Collection.find`.
-        order: the total order to continue in, None if there is none.
-        hidden: fields that are shown for the order's sake alone.
-        page_rows: documents of a page at most.
-        why_not: why there is no order.
-        split: how many readers read it at a time.
-    """
-
-    search: Search
-    strategy: Strategy
-    order: Order | None = None
-    hidden: frozenset[Path] = frozenset()
-    page_rows: int = PAGE_ROWS
-    why_not: str = ""
-    split: int = 1
-
-    def of(self, part: Filter) -> Paging:
-        """The same for a part of what is found."""
-        query = both(dict(self.search.query), part)
-        return replace(self, search=replace(self.search, query=query))
-
-
-def paging(
-    search: Search,
-    strategy: Strategy,
-    cursor: str | None,
-    page_rows: int = PAGE_ROWS,
-    split: int = 1,
-) -> Paging:
-    """Decide how a search is read.
-
-    Raises:
-        ConfigurationError: settings that contradict each other, or a search that cannot be paged
-            although pages were asked for.
-    """
-    if strategy not in STRATEGIES:
-        raise ConfigurationError(f"strategy is {strategy!r}: give 'auto', 'stream' or 'pages'")
-    _check_cursor(cursor, strategy, search.sort)
-    if split != 1 and (strategy == "stream" or search.sort or search.limit is not None):
-        raise ConfigurationError(
-            "split reads ranges of the cursor at a time, in no order and to the end: leave it out, "
-            "or leave out sort, limit and strategy='stream'"
-        )
-    if strategy == "stream":
-        return Paging(search, strategy, page_rows=page_rows)
-    order = Order.by(search.sort or {cursor or ID: 1})
-    wider = widened(search.project, [name for name, _ in order.fields])
-    why_not = ""
-    if any(name.startswith("$") for name in order.sort):
-        why_not = "the sort is by no field"
-    elif wider is None:
-        why_not = "the projection computes, or hides a part of the cursor"
-    if wider is None or why_not:
-        if strategy == "pages" or split != 1:
-            asked = "strategy='pages'" if split == 1 else f"split={split}"
-            raise ConfigurationError(f"{asked} has no cursor: {why_not}. Nothing was sent")
-        return Paging(search, strategy, page_rows=page_rows, why_not=why_not)
-    project, hidden = wider
-    ordered = replace(search, project=project, sort=order.sort)
-    return Paging(ordered, strategy, order, hidden, page_rows, split=split)
-
-
-def _check_cursor(cursor: str | None, strategy: str, sort: Mapping[str, int] | None) -> None:
-    if cursor is None:
-        return
-    if not isinstance(cursor, str) or not all(cursor.split(".")) or cursor.startswith("$"):
-        raise ConfigurationError(f"cursor is {cursor!r}: give the name of a field")
-    if strategy == "stream":
-        raise ConfigurationError("strategy='stream' takes no cursor: leave one of them out")
-    if sort and list(sort)[:1] != [cursor]:
-        raise ConfigurationError(
-            f"cursor is {cursor!r}, but sort begins with {next(iter(sort))!r}: what is sorted by is"
-            " the cursor, so leave cursor out"
-        )
 
 
 @dataclass
@@ -228,6 +117,7 @@ class Walk(Generic[T]):
         ended = False
         while not ended:
             broke: ReadInterrupted | None = None
+            why_not = ""
             self._gained = self._bytes = self._overlap = 0
             try:
                 ended = yield from self._response()
@@ -235,13 +125,14 @@ class Walk(Generic[T]):
             except ReadInterrupted as interrupted:
                 broke = interrupted
             except Unprovable as unprovable:
-                ended = self._unproved(str(unprovable), None)
-                continue
+                why_not = str(unprovable)
             except (RequestRejected, ServiceUnavailable) as refused:
                 if self._gained or not (_is_too_much(refused) and self._smaller()):
                     raise
                 continue
-            if broke is not None:
+            if why_not:
+                ended = self._unproved(why_not, None)
+            elif broke is not None:
                 fruitless = 0 if self._gained else fruitless + 1
                 ended = self._after_break(broke, fruitless)
             elif not ended:

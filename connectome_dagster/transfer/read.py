@@ -48,12 +48,13 @@ from connectome_dagster.frames.schema import (
 from connectome_dagster.frames.split import PIECE_BYTES, Splitter
 from connectome_dagster.transfer.fields import without
 from connectome_dagster.transfer.marks import BOOKKEEPING
-from connectome_dagster.transfer.pages import Paging, Progress, Search, Strategy, Take, Walk
+from connectome_dagster.transfer.pages import Progress, Take, Walk
 from connectome_dagster.transfer.parquet import ParquetParts
 from connectome_dagster.transfer.pipeline import Pipeline
 from connectome_dagster.transfer.ranges import outside
 from connectome_dagster.transfer.readers import side_by_side
 from connectome_dagster.transfer.report import ReadReport
+from connectome_dagster.transfer.search import Paging, Search, Strategy
 
 if TYPE_CHECKING:
     import pandas as pd

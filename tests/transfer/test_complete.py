@@ -210,6 +210,20 @@ class TestCosts:
         assert docs.report is not None
         assert (docs.report.requests, docs.report.proved) == (1, True)
 
+    def test_a_page_has_as_many_documents_as_the_setting_says(
+        self, local: Local, server: ConnectomeServer
+    ) -> None:
+        things = local.collection(numbered(10))
+        with Connectome(
+            base_url=server.base_url, read_credential=server.read_credential, page_rows=4
+        ) as connectome:
+            docs = connectome.collection(things.id).find(strategy="pages")
+            assert len(docs.to_pylist()) == 10
+        assert docs.report is not None
+        assert (docs.report.pages, docs.report.requests) == (3, 4)
+        with pytest.raises(ConfigurationError, match="page_rows is 0"):
+            Connectome(page_rows=0)
+
     def test_a_stream_costs_one_and_proves_nothing(self, local: Local) -> None:
         docs = local.collection(numbered(5)).find(strategy="stream")
         docs.to_arrow()

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from connectome_dagster.errors import AuthenticationError, ConfigurationError, ReadInterrupted
 from connectome_dagster.testing import ConnectomeServer
-from connectome_dagster.transfer.pages import Paging, Progress, Take, Walk
+from connectome_dagster.transfer.pages import Progress, Take, Walk
 from connectome_dagster.transfer.ranges import between, outside
 from connectome_dagster.transfer.readers import side_by_side
+from connectome_dagster.transfer.search import Paging
 from tests.transfer.conftest import Local
 from tests.transfer.test_complete import IDS, cursors
 
