@@ -22,9 +22,9 @@ from connectome_dagster.frames.schema import conform, merge_schemas
 MERGE_ROWS = 64 * 1024
 
 
-# Batches are gathered into row groups of this size, in bytes of Arrow: one for each costs a third
-# of the time of writing, and two of these stay far below the memory that a read may take.
-GROUP_BYTES = 8 << 20
+# Batches are gathered into row groups of this size, in bytes of Arrow: readers of the file want few
+# and large ones, and what is gathered is the largest part of what writing holds in memory.
+GROUP_BYTES = 4 << 20
 
 
 class _Part(NamedTuple):
