@@ -526,6 +526,10 @@ def _exact_text(stored: Stored) -> bytes:
     return stored.text if stored.plain else encode_exactly(stored.document, plain=False)
 
 
+# A DBRef's own names, the only ones with a $ that an `_id` may hold.
+_REFERENCE_FIELDS = {"$ref", "$id", "$db"}
+
+
 def _with_id(document: Document, ids: Ids) -> Document:
     """`_id` first, as MongoDB has it, and a new one if there is none or it does not count."""
     if "_id" not in document or ids.client == "dropped":
@@ -537,6 +541,10 @@ def _with_id(document: Document, ids: Ids) -> Document:
     if isinstance(value, (list, Regex)):
         kind = "an array" if isinstance(value, list) else "a regular expression"
         raise BadRequest(f"_id cannot be {kind}")
+    if isinstance(value, dict):
+        for name in value:
+            if name[:1] == "$" and name not in _REFERENCE_FIELDS:
+                raise BadRequest(f"_id cannot be a document with a field {name!r}")
     if next(iter(document)) == "_id":
         return document
     return {"_id": value, **document}

@@ -73,7 +73,8 @@ def build_upsert(query: Mapping[str, Any], data: Mapping[str, Any]) -> Document:
     It has an `_id` only if the filter or the data gives one.
 
     Raises:
-        UpdateError: the filter names a path twice, or the data does not fit on its parts.
+        UpdateError: the filter names a path twice or a part of `_id`, or the data does not fit on
+            its parts.
 
     Example:
         >>> build_upsert({"sku": 1, "n": {"$gt": 5}}, {"price": 2.5})
@@ -86,6 +87,9 @@ def build_upsert(query: Mapping[str, Any], data: Mapping[str, Any]) -> Document:
         parts = split_path(path)
         _check_path(path, of_filter=True)
         _check_value(value, path, len(parts))
+        if parts[0] == "_id" and len(parts) > 1:
+            # as MongoDB: a filter's order of such parts would decide what the _id is
+            raise UpdateError(f"upsert: the filter gives a part of '_id', {path!r}: give all of it")
         outer = [".".join(parts[:end]) for end in range(1, len(parts))]
         if path in taken or path in above or not taken.isdisjoint(outer):
             raise UpdateError(f"upsert: the filter gives {path!r} a value twice")

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import requests
+from bson import Regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -177,6 +178,24 @@ def test_a_change_that_breaks_midway_leaves_no_trace(tmp_path: Path) -> None:
 def test_a_document_over_mongodbs_bound_is_refused(store: Store) -> None:
     with pytest.raises(TooLarge):
         store.insert("things", [{"_id": 1}, {"text": "x" * MAX_DOCUMENT_BYTES}])
+
+    assert store.documents("things") == []
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ([1], "an array"),
+        (Regex("a"), "a regular expression"),
+        ({"$x": 1}, "a document with a field '\\$x'"),
+        ({"y": 1, "$x": 1}, "a document with a field '\\$x'"),
+    ],
+)
+def test_an_id_that_mongodb_would_not_take_is_refused(
+    store: Store, value: Any, reason: str
+) -> None:
+    with pytest.raises(BadRequest, match=f"_id cannot be {reason}"):
+        store.insert("things", [{"_id": value}])
 
     assert store.documents("things") == []
 

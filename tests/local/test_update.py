@@ -149,6 +149,8 @@ def test_the_id_comes_first_in_an_upserted_document() -> None:
         ({"a": 1}, {"a.b": 2}, "cannot create the field 'b'"),
         ({"a": {"$all": [1, 2]}}, {"c": 2}, "'a'"),
         ({"_id": {"$all": [1, 2]}}, {"c": 2}, "'_id'"),
+        ({"_id.x": 1}, {"c": 2}, "'_id.x'"),
+        ({"_id.x": 1, "_id.y": {"$eq": 2}}, {"_id": {"x": 1, "y": 2}}, "'_id.x'"),
         ({".".join("a" * 5000): 1}, {"c": 2}, "deeper than 200 levels"),
     ],
 )  # fmt: skip
