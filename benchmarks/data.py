@@ -29,7 +29,11 @@ _NAMES = ('Lamp "Ida"', "Crème brûlée set", "Chair", 'Shelf 24"', "Ложка
 _NOTES = ('said "no", twice', "call back\nafter noon", "— paid —", "50% up front")
 
 
-def documents(count: int) -> Iterator[dict[str, Any]]:
+# One title in so many is a number where documents are mixed.
+_MIXED_EVERY = 3000
+
+
+def documents(count: int, *, mixed: bool = False) -> Iterator[dict[str, Any]]:
     """Make documents with nested objects, lists, nulls, quotes and non-ASCII text.
 
     Every document has every field: a frame that was made of them says the same documents again.
@@ -48,7 +52,7 @@ def documents(count: int) -> Iterator[dict[str, Any]]:
         }
         yield {
             "_id": f"{int(made.timestamp()):08x}{number:016x}",
-            "title": f"{one_of(_NAMES)} {int(draw() * 100)}",
+            "title": _title(number, f"{one_of(_NAMES)} {int(draw() * 100)}", mixed),
             "sold": int(draw() * 10_000),
             "price": round(draw() * 500, 2),
             "stock": None if draw() < 0.2 else int(draw() * 100),
@@ -60,9 +64,13 @@ def documents(count: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def documents_file(folder: Path, count: int) -> Path:
+def _title(number: int, title: str, mixed: bool) -> str | int:
+    return number if mixed and number % _MIXED_EVERY == 0 else title
+
+
+def documents_file(folder: Path, count: int, *, mixed: bool = False) -> Path:
     """Where the JSON array of so many documents is kept."""
-    return folder / f"documents-{EDITION}-{count}.json"
+    return folder / f"{'mixed' if mixed else 'documents'}-{EDITION}-{count}.json"
 
 
 def frame_file(folder: Path, count: int) -> Path:
@@ -70,9 +78,9 @@ def frame_file(folder: Path, count: int) -> Path:
     return folder / f"frame-{EDITION}-{count}-pandas-{version('pandas')}.pickle"
 
 
-def _write_documents(path: Path, count: int) -> None:
+def _write_documents(path: Path, count: int, *, mixed: bool = False) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        for number, document in enumerate(documents(count)):
+        for number, document in enumerate(documents(count, mixed=mixed)):
             file.write("," if number else "[")
             file.write(json.dumps(document, ensure_ascii=False, separators=(",", ":")))
         file.write("]" if count else "[]")
@@ -89,9 +97,11 @@ def prepare(folder: Path, count: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     array, frame = documents_file(folder, count), frame_file(folder, count)
     unfinished = folder / f"unfinished-{os.getpid()}"
-    if not array.exists():
-        _write_documents(unfinished, count)
-        unfinished.replace(array)
+    for mixed in (False, True):
+        path = documents_file(folder, count, mixed=mixed)
+        if not path.exists():
+            _write_documents(unfinished, count, mixed=mixed)
+            unfinished.replace(path)
     if not frame.exists():
         _write_frame(unfinished, array)
         unfinished.replace(frame)

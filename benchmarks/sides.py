@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -25,8 +26,10 @@ BATCH_ROWS = 1000
 # Rows that are sent once more, where they are kept, to see what was sent.
 KEPT_ROWS = 2500
 
+PARSER_THREADS = 2
+
 # Names of collections of the replaying server.
-FEW, ALL = "few", "all"
+FEW, ALL, MIXED = "few", "all", "mixed"
 SINK = "sink"
 
 CREDENTIAL = "made-up"
@@ -43,10 +46,12 @@ class Side(NamedTuple):
     Attributes:
         run: does the work; returns what it made, or the number of its rows.
         documents: does it again and gives what was moved, as plain documents.
+        prepare: what happens before the measurement.
     """
 
     run: Run
     documents: Read
+    prepare: Callable[[str, str], Any] | None = None
 
 
 @contextmanager
@@ -98,6 +103,24 @@ def _read_by_hand(address: str, collection: str, _: Any) -> Any:
 
     url = f"{address}/collection/readwithquery/{CREDENTIAL}/{collection}"
     return pd.DataFrame(requests.post(url, json={"query": {}}, timeout=600).json())
+
+
+@cache
+def _in_memory(address: str, collection: str) -> bytes:
+    """The documents as lines of JSON, which pyarrow's reader is made for."""
+    import requests
+
+    url = f"{address}/collection/readwithquery/{CREDENTIAL}/{collection}"
+    body = requests.post(url, json={"query": {}}, timeout=600).content
+    return body[1:-1].replace(b'},{"_id"', b'}\n{"_id"') + b"\n"
+
+
+def _parse_in_memory(address: str, collection: str, _: Any) -> Any:
+    import pyarrow as pa
+    import pyarrow.json
+
+    pa.set_cpu_count(PARSER_THREADS)
+    return pa.json.read_json(pa.BufferReader(_in_memory(address, collection)))
 
 
 def _append(address: str, collection: str, frame: Any) -> int:
@@ -157,6 +180,7 @@ SIDES = {
     "pandas": Side(_read_pandas, _of_frame(_read_pandas)),
     "parquet": Side(_read_parquet, _parquet_documents),
     "read by hand": Side(_read_by_hand, _of_frame(_read_by_hand)),
+    "pyarrow in memory": Side(_parse_in_memory, _of_table(_parse_in_memory), _in_memory),
     "append": Side(_append, _of_kept(_append)),
     "append by hand": Side(_append_by_hand, _of_kept(_append_by_hand)),
 }
@@ -183,15 +207,19 @@ def digest(documents: Documents) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def run_side(name: str, address: str, frame_file: str, *, prove: bool) -> dict[str, Any]:
+def run_side(
+    name: str, address: str, frame_file: str, collection: str = ALL, *, prove: bool
+) -> dict[str, Any]:
     """Run a side once and say what it cost, how many rows went through and, if asked, which."""
     side = SIDES[name]
-    frame, few, everything = None, FEW, ALL
+    frame, few, everything = None, FEW, collection
     if frame_file:
         import pandas as pd
 
         frame, few, everything = pd.read_pickle(frame_file), SINK, SINK
     side.run(address, few, None if frame is None else frame.head(10))
+    if side.prepare is not None:
+        side.prepare(address, everything)
     made, cost = measured(lambda: side.run(address, everything, frame))
     rows = made if isinstance(made, int) else len(made)
     del made
@@ -200,5 +228,5 @@ def run_side(name: str, address: str, frame_file: str, *, prove: bool) -> dict[s
 
 
 if __name__ == "__main__":
-    side_name, server, pickled, proving = sys.argv[1:]
-    print(json.dumps(run_side(side_name, server, pickled, prove=proving == "prove")))
+    side_name, server, pickled, asked, proving = sys.argv[1:]
+    print(json.dumps(run_side(side_name, server, pickled, asked, prove=proving == "prove")))
