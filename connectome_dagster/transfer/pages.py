@@ -100,6 +100,7 @@ class Walk(Generic[T]):
         self._order = paging.order or Order.by({})
         self._anchor: Key | None = None
         self._last_piece = b""
+        self._seen = b""
         self._bytes = 0
         self._gained = 0
         self._overlap = 0  # documents that a response began with and that were there before
@@ -376,7 +377,13 @@ class Walk(Generic[T]):
     def _is_last(self, key: Key) -> bool:
         """Whether the opposite order begins with this key: no filter is needed to know that."""
         last = self._last(self._order)
-        return last is None or (ID in self._order.sort and last.text == key.text)
+        if last is None:
+            return True
+        return ID in self._order.sort and last.text == key.text and self._is_same()
+
+    def _is_same(self) -> bool:
+        """Whether the document that `_first_of` saw is the last one, and none shares its `_id`."""
+        return self._seen == bytes(_documents(self._last_piece)[-1])
 
     def _ways(self, key: Key) -> list[tuple[Order, Way]]:
         """The ways to say a key, what proved right before first."""
@@ -479,14 +486,20 @@ class Walk(Generic[T]):
 
     def _last(self, order: Order) -> Key | None:
         """The key of the last document of an order."""
-        return self._first_of({}, order.reversed)
+        return self._first_of({}, order.reversed, rows=2)
 
-    def _first_of(self, more: Filter, order: Order) -> Key | None:
+    def _first_of(self, more: Filter, order: Order, *, rows: int = 1) -> Key | None:
         query = both(dict(self._search.query), more)
-        asked = replace(self._search, query=query, sort=order.sort, limit=1)
+        asked = replace(self._search, query=query, sort=order.sort, limit=rows)
         with closing(self._take.fetch(asked.call())) as items:
             first = next(items, None)
-        return None if first is None else self._order.key(_documents(first[0])[0])
+        if first is None:
+            return None
+        documents = _documents(first[0])
+        keys = [self._order.key(document) for document in documents[:rows]]
+        shared = len(keys) > 1 and keys[0].text == keys[1].text
+        self._seen = b"" if shared else bytes(documents[0])
+        return keys[0]
 
     def _follows(self) -> bool | None:
         """Whether a document follows the last one, told by the opposite order; None: unknown."""
@@ -497,7 +510,7 @@ class Walk(Generic[T]):
             last = self._last(self._order)
         except (Unprovable, QueryError):
             return None
-        return None if last is None else last.text != here.text
+        return None if last is None else last.text != here.text or not self._is_same()
 
 
 def _tied(order: Order) -> str:

@@ -326,6 +326,21 @@ class TestEverySortOfId:
                 assert docs.report is not None
                 assert docs.report.proved
 
+    @pytest.mark.parametrize("cap", [None, 2, 3])
+    def test_that_two_documents_share_is_no_end(
+        self, local: Local, server: ConnectomeServer, cap: int | None
+    ) -> None:
+        server.switches(client_id="any")
+        things = local.collection()
+        things.append([{"_id": n, "n": n} for n in range(3)])
+        things.append([{"_id": 2, "n": 3}])
+        server.switches(page_cap=cap)
+        for strategy in ("auto", "pages"):
+            with pytest.raises(ReadInterrupted, match="several documents share one value of _id"):
+                things.find(strategy=strategy).to_pylist()
+            docs = things.find(strategy=strategy, cursor="n")
+            assert [each["n"] for each in docs.to_pylist()] == [0, 1, 2, 3]
+
     def test_that_is_not_shown_proves_nothing_and_another_cursor_does(
         self, local: Local, server: ConnectomeServer
     ) -> None:
