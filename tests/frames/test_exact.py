@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectome_dagster.frames.exact import NotDocuments, decode_exactly
+from connectome_dagster.frames.exact import NotDocuments, decode_exactly, promote_instants
 
 INSTANT = pa.timestamp("ms", "UTC")
 OID = "0123456789abcdef01234567"
@@ -137,3 +137,33 @@ def test_no_documents_are_a_batch_without_rows() -> None:
 
 def test_documents_without_fields_are_rows() -> None:
     assert decode_exactly(b"{},{}")[0].num_rows == 2
+
+
+ISO = "2018-02-01T00:00:00.000Z"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        *("2018-02-01 00:00:00.000Z", "2018-02-01T00:00:00+0000", "2018-02-01T00:00:00.0+00"),
+        *("0000-02-01T00:00:00.000Z", "2018-02-30T00:00:00.000Z", "2018-02-01T24:00:00.000Z"),
+        *("2018-02-01T00:00:60.000Z", "2018-02-01T00:00:00.00aZ", "2018-02-01T00.00.00.000Z"),
+        *("-018-02-01T00:00:00.000Z", "+018-02-01T00:00:00.000Z", "2018/02/01T00:00:00.000Z"),
+        *("", " 018-02-01T00:00:00.000Z", "2018-02-01T00:00:00.000ZZ"),
+    ],
+)
+def test_one_string_that_is_no_instant_leaves_all_of_them_strings(other: str) -> None:
+    for strings in ([ISO, other], [None, ISO, other, None]):
+        array = pa.array(strings, pa.string())
+        assert promote_instants(array).equals(array)
+    part = pa.array(["x", ISO, other, "x"])[1:3]
+    assert promote_instants(part).equals(part)
+
+
+def test_instants_are_found_in_a_part_of_a_column_and_beside_nulls() -> None:
+    edges = [None, ISO, "0001-01-01T00:00:00.000Z", "9999-12-31T23:59:59.999Z", None]
+    instants = promote_instants(pa.array(["x", *edges, "x"])[1:-1])
+    assert instants.type == INSTANT
+    assert instants.cast(pa.int64()).to_pylist() == [
+        *(None, 1517443200000, -62135596800000, 253402300799999, None)
+    ]
