@@ -56,8 +56,9 @@ class ConnectomeIOManager(dg.ConfigurableIOManager):
     """Stores what assets return as documents of collections, and loads it for downstream assets.
 
     Takes and gives `pandas.DataFrame`, `pyarrow.Table` and `pyarrow.RecordBatchReader` (streamed
-    both ways). An input without annotation is a DataFrame. The documents' `_id` was not part of
-    what was stored, so it is not part of what is loaded, unless `columns` asks for it.
+    both ways). An input without annotation is a DataFrame. A column `_id` is not stored, unless
+    `connectome/on` names it: the documents get their own, so that storing a frame that was read
+    elsewhere can be repeated. Nor is `_id` loaded, unless `columns` asks for it.
 
     What an asset's definition metadata says:
 
@@ -119,7 +120,7 @@ class ConnectomeIOManager(dg.ConfigurableIOManager):
         """
         settings = _Settings.of(context, context.definition_metadata, self.write_mode)
         selection = _selection(context, settings)
-        frame = _frame(obj, settings.name)
+        frame = _without_id(_frame(obj, settings.name), settings.on)
         seen = _Seen(selection)
         if isinstance(frame, pa.Table):
             for batch in frame.to_batches(max_chunksize=_CHECKED_ROWS):
@@ -344,6 +345,20 @@ def _frame(obj: object, name: str) -> pa.Table | pa.RecordBatchReader:
         f"{name} returned a {type(obj).__module__}.{type(obj).__qualname__}; "
         f"ConnectomeIOManager stores {_SUPPORTED}."
     )
+
+
+def _without_id(
+    frame: pa.Table | pa.RecordBatchReader, on: Sequence[str]
+) -> pa.Table | pa.RecordBatchReader:
+    """Without the `_id` of documents that the asset read: what is stored gets its own."""
+    names = frame.schema.names
+    if "_id" not in names or "_id" in on:
+        return frame
+    kept = [name for name in names if name != "_id"]
+    if isinstance(frame, pa.Table):
+        return frame.select(kept)
+    schema = pa.schema([frame.schema.field(name) for name in kept])
+    return pa.RecordBatchReader.from_batches(schema, (batch.select(kept) for batch in frame))
 
 
 class _Seen:

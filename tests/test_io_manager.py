@@ -625,6 +625,25 @@ def test_a_range_of_two_dimensions_counts_each_pair(pipeline: Pipeline, collecti
 # ---- write modes
 
 
+@pytest.mark.parametrize("mode", ["replace", "append"])
+@pytest.mark.parametrize("kind", [pd.DataFrame, pa.Table, pa.RecordBatchReader])
+def test_a_frame_that_was_read_is_stored_without_the_ids_of_what_was_read(
+    pipeline: Pipeline, collection: str, mode: str, kind: type
+) -> None:
+    read = MOVIES.assign(_id=[f"{n:024x}" for n in range(len(MOVIES))])
+
+    @dg.asset(metadata={"connectome/collection": collection, "connectome/write_mode": mode})
+    def movies() -> Any:
+        table = pa.Table.from_pandas(read, preserve_index=False)
+        return {pd.DataFrame: read, pa.Table: table}.get(kind, table.to_reader())
+
+    pipeline.run(movies)
+    pipeline.run(movies)
+    stored = pipeline.server.documents(collection)
+    assert len(stored) == len(MOVIES) * (1 if mode == "replace" else 2)
+    assert not {document["_id"] for document in stored} & set(read["_id"])
+
+
 def test_append_adds_and_claims_no_count_of_the_table(pipeline: Pipeline, collection: str) -> None:
     @dg.asset(metadata={"connectome/collection": collection, "connectome/write_mode": "append"})
     def movies() -> pd.DataFrame:

@@ -46,8 +46,10 @@ def test_the_asset_stores_what_it_read(
 
     defs = run(blocks[0])["defs"]
     assert isinstance(defs, dg.Definitions)
+    job = defs.resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.ephemeral() as instance:
-        defs.resolve_implicit_global_asset_job_def().execute_in_process(instance=instance)
+        for _ in range(2):  # the second time replaces what the first one stored
+            job.execute_in_process(instance=instance)
 
     stored = re.search(r'"connectome/collection": "(\w+)"', blocks[0])
     assert stored is not None

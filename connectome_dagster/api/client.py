@@ -170,6 +170,8 @@ class Client:
         <Client https://app.connectomesystem.com>
     """
 
+    _origin = ""  # so that a client that could not be made has a repr
+
     def __init__(
         self,
         base_url: str,
@@ -291,12 +293,11 @@ class Client:
         self, call: Call, credentials: Credentials, *, whole: bool
     ) -> tuple[_Taken, _Count]:
         """Attempt until there is an answer, or say why there is none."""
-        credential = quote(credentials.for_(call.needs, call.verb, call.collection), safe="")
         policy = self._retry
         doubt: Trouble | None = None
         count = _Count()
         while True:
-            flight = _Flight(credential, self._read_timeout, call.repeatable)
+            flight = self._flight(call, credentials)
             result = self._attempt(call, credentials, flight, whole=whole)
             count.attempts += 1
             count.requests += flight.sent
@@ -320,6 +321,11 @@ class Client:
             attempts=count.attempts,
             no_match_status=self._no_match_status,
         )
+
+    def _flight(self, call: Call, credentials: Credentials) -> _Flight:
+        # In a frame of its own, which is gone when anything fails: tools show locals.
+        credential = quote(credentials.for_(call.needs, call.verb, call.collection), safe="")
+        return _Flight(credential, self._read_timeout, call.repeatable)
 
     def _attempt(
         self, call: Call, credentials: Credentials, flight: _Flight, *, whole: bool

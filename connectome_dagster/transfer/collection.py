@@ -319,8 +319,8 @@ class Collection:
         it again repairs everything.
 
         Args:
-            frame: as for `append`. Rows that `where` does not find are inserted all the same, and
-                are not found by the next replace: keep them within it.
+            frame: as for `append`, without `_id`: the documents get new ones. If `where` does not
+                find all of the rows, they are removed again and nothing is replaced.
             where: a MongoDB filter for what is replaced.
             everything: must be True for an empty `where`, which finds the whole collection.
             empty: `"delete"` lets a frame without rows delete what `where` finds.
@@ -329,8 +329,8 @@ class Collection:
             The report; the service does not tell how many documents were deleted.
 
         Raises:
-            ConfigurationError: an empty `where` without `everything=True`, an empty frame, or a
-                missing read or write credential.
+            ConfigurationError: an empty `where` without `everything=True`, an empty frame, rows
+                with `_id` or outside `where`, or a missing read or write credential.
             OutcomeUnknown: the fate of a batch is not known, or not all rows were read back.
                 Nothing was deleted.
             ConnectomeError: the service refused, or could not be reached.

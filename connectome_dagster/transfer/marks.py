@@ -27,9 +27,10 @@ def mark(line: bytes, load: str) -> bytes:
     return line[:-1] + (b"," if line != b"{}" else b"") + note
 
 
-def of_load(load: str) -> dict[str, Any]:
-    """The filter for the documents of a load."""
-    return {_LOAD: load}
+def of_load(load: str, where: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The filter for the documents of a load, or for those of them that `where` finds."""
+    mine = {_LOAD: load}
+    return {"$and": [dict(where), mine]} if where else mine
 
 
 def not_of_load(load: str, where: Mapping[str, Any]) -> dict[str, Any]:

@@ -171,6 +171,13 @@ def _reserved(row: int) -> EncodeError:
     )
 
 
+def has_field(batch: Batch, name: str) -> bool:
+    """Whether a row of a batch has a field of this name."""
+    if isinstance(batch, pa.RecordBatch):
+        return name in batch.schema.names
+    return any(name in document for document in batch)
+
+
 def count_of(batch: Batch) -> int:
     """Rows of a batch."""
     return batch.num_rows if isinstance(batch, pa.RecordBatch) else len(batch)

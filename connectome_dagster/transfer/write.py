@@ -27,6 +27,7 @@ from connectome_dagster.errors import (
     ConnectomeError,
     DuplicateKeys,
     OutcomeUnknown,
+    QueryError,
 )
 from connectome_dagster.transfer.batches import DocumentBatch, gather
 from connectome_dagster.transfer.flight import in_flight
@@ -34,7 +35,14 @@ from connectome_dagster.transfer.keys import KeyColumns, KeyedRow
 from connectome_dagster.transfer.marks import mark, not_of_load, of_load
 from connectome_dagster.transfer.read import Documents
 from connectome_dagster.transfer.report import ReadReport, WriteReport
-from connectome_dagster.transfer.rows import Frame, batches_of, count_of, encoded, is_in_memory
+from connectome_dagster.transfer.rows import (
+    Frame,
+    batches_of,
+    count_of,
+    encoded,
+    has_field,
+    is_in_memory,
+)
 
 # A row of an upsert whose outcome stays unknown is sent this often in all, each time after it was
 # read back as absent or different.
@@ -160,7 +168,7 @@ def replace(target: Target, frame: Frame, where: Mapping[str, Any], *, empty: st
             "would only delete; pass empty='delete' if that is meant. Nothing was sent"
         )
     with _adding(_NOTHING_DELETED, tally):
-        _prove(target, load, tally)
+        _prove(target, load, where, tally)
     with _adding(_NOT_ALL_DELETED, tally):
         tally.add(target.send(removal))
     return tally.report(target, "replace", inserted=tally.rows, load=load)
@@ -188,13 +196,15 @@ def _adding(more: str, tally: _Tally) -> Iterator[None]:
     raise told from None
 
 
-def _prove(target: Target, load: str, tally: _Tally) -> None:
-    """Count the documents of a load: a 2xx may not promise all of a batch (U7)."""
+def _prove(target: Target, load: str, where: Mapping[str, Any], tally: _Tally) -> None:
+    """Count what `where` finds of a load: a 2xx may not promise all of a batch (U7).
+
+    Rows that `where` does not find would never be replaced again, so they are taken out.
+    """
     if not tally.rows:
         return
-    found = target.documents(of_load(load), project={"_id": 1})
-    there = sum(batch.num_rows for batch in found)
-    tally.add_read(found.report)
+    found = _found(target, load, where, tally)
+    there = found if found == tally.rows or not where else _count(target, of_load(load), tally)
     if there != tally.rows:
         raise OutcomeUnknown(
             f"replace in collection {target.collection!r}: {tally.rows} documents were "
@@ -203,6 +213,34 @@ def _prove(target: Target, load: str, tally: _Tally) -> None:
             collection=target.collection,
             load=load,
         )
+    if found != there:
+        _take_out(target, load, tally)
+        raise ConfigurationError(
+            f"replace in collection {target.collection!r}: where does not find {there - found} of "
+            f"the {there} rows, so the next replace would not find them either. What was inserted "
+            "has been removed again, and nothing else: give rows within where, or another where"
+        )
+
+
+def _found(target: Target, load: str, where: Mapping[str, Any], tally: _Tally) -> int:
+    try:
+        return _count(target, of_load(load, where), tally)
+    except QueryError as error:
+        refused = error
+    _take_out(target, load, tally)
+    raise refused.saying("What was inserted has been removed again, and nothing else")
+
+
+def _take_out(target: Target, load: str, tally: _Tally) -> None:
+    tally.add(target.send(endpoints.batch_delete(target.collection, of_load(load))))
+    tally.batches = 0  # nothing of this write is there
+
+
+def _count(target: Target, query: Mapping[str, Any], tally: _Tally) -> int:
+    found = target.documents(query, project={"_id": 1})
+    rows = sum(int(batch.num_rows) for batch in found)
+    tally.add_read(found.report)
+    return rows
 
 
 def _insert(target: Target, frame: Frame, tally: _Tally, *, load: str | None) -> None:
@@ -249,6 +287,11 @@ def _send_all(
 def _lines(frame: Frame, load: str | None) -> Iterator[bytes]:
     row = 0
     for batch in batches_of(frame):
+        if load is not None and has_field(batch, "_id"):
+            raise ConfigurationError(
+                "the rows to replace by have an _id, and while they are inserted the documents "
+                "that they replace are still there: drop the column '_id', and they get new ones"
+            )
         lines = encoded(batch, row)
         row += count_of(batch)
         yield from lines if load is None else (mark(line, load) for line in lines)
@@ -316,9 +359,9 @@ def _has_landed(
     try:
         documents = found.to_pylist()
     except ConnectomeError as error:
-        unread = str(error)
+        unread = type(error).__name__  # its text speaks of the read alone
     if unread:
-        raise doubt.saying(f"Reading the key back failed too: {unread}")
+        raise doubt.saying(f"Reading the key back failed too ({unread})")
     tally.add_read(found.report)
     if len(documents) > 1:
         raise DuplicateKeys(

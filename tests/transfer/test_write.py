@@ -649,6 +649,31 @@ class TestReplace:
             assert server.requests[-1].method == "DELETE"
         assert canonical(local.documents(things)) == canonical([*NEW, *OTHER])
 
+    def test_rows_that_where_does_not_find_replace_nothing_and_are_not_left_behind(
+        self, local: Local
+    ) -> None:
+        things = local.collection([*OLD, *OTHER])
+        stray = {**NEW[0], **dict.fromkeys(MONDAY, "elsewhere")}
+        with pytest.raises(ConfigurationError, match="where does not find 1 of the 4 rows"):
+            things.replace([*NEW[:3], stray], where=MONDAY)
+        assert canonical(local.documents(things)) == canonical([*OLD, *OTHER])
+
+    def test_a_where_that_the_service_refuses_leaves_nothing_behind(self, local: Local) -> None:
+        things = local.collection([*OLD, *OTHER])
+        with pytest.raises(QueryError, match=r"\$nope.*has been removed again"):
+            things.replace(NEW, where={"day": {"$nope": 1}})
+        assert canonical(local.documents(things)) == canonical([*OLD, *OTHER])
+
+    @pytest.mark.parametrize("make", [list, pa.Table.from_pylist], ids=["documents", "table"])
+    def test_rows_with_an_id_are_refused_before_anything_is_sent(
+        self, local: Local, make: Callable[[Any], Any]
+    ) -> None:
+        things = local.collection(OLD)
+        known = [{"_id": "a", **row} for row in NEW[:2]]
+        with pytest.raises(ConfigurationError, match="drop the column '_id'"):
+            things.replace(make(known), where=MONDAY)
+        assert local.server.log == []
+
     def test_running_it_again_changes_nothing_but_the_load(self, local: Local) -> None:
         things = local.collection([*OLD, *OTHER])
         first = things.replace(NEW, where=MONDAY)
