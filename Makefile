@@ -23,6 +23,7 @@ lint: $(ENV) ## ruff and mypy --strict
 	@MYPYPATH=example_project/src $(PY) -m mypy --strict $(TYPED)
 
 bench: $(ENV) ## the package against what one would write by hand
+	@$(PY) -m pip install --quiet --disable-pip-version-check mongomock montydb || echo "make: no mongomock or montydb: their columns stay empty"
 	@$(PY) -m benchmarks
 
 clean: ## remove the environment and what the commands above kept
