@@ -56,7 +56,8 @@ _HINTS: Mapping[int, str] = {
     401: "check the credential: it may be of the other kind, or of another collection",
     403: "check the credential: it may be of the other kind, or of another collection",
     404: "check the collection id and that the credential belongs to it",
-    405: "the service has this call under another method or verb: see the setting endpoints",
+    405: "the service takes this call by another method: check base_url, and compare with the call"
+    " on the collection's Integration > API page",
     407: "the proxy wants a login: put user and password into the URL of the proxy setting",
     413: "send less at once",
 }

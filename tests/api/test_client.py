@@ -429,7 +429,7 @@ def test_a_doubt_stays_when_a_later_attempt_is_turned_down(then: int, connect: C
         (422, DELETE_ALL, QueryError, "query"),
         (400, BATCH, RequestRejected, "mend the request"),
         (422, INSERT, RequestRejected, "mend the request"),
-        (405, INSERT, RequestRejected, "endpoints"),
+        (405, INSERT, RequestRejected, "another method: check base_url"),
         (409, UPDATE, RequestRejected, "mend the request"),
         (302, READ, RequestRejected, "base_url"),
         (308, BATCH, RequestRejected, "base_url"),
