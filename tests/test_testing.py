@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -107,9 +108,9 @@ def test_a_test_does_not_see_what_another_one_left(pytester: pytest.Pytester) ->
 def test_the_documented_example_runs(pytester: pytest.Pytester) -> None:
     documented = connectome_server.__doc__
     assert documented is not None
-    example = documented.partition("Example:\n")[2]
-    lines = [line[8:] for line in example.splitlines()]
-    pytester.makepyfile("from connectome_dagster import Connectome\n" + "\n".join(lines))
+    # From Python 3.13 on docstrings come without their indentation.
+    example = textwrap.dedent(documented.partition("Example:\n")[2])
+    pytester.makepyfile(f"from connectome_dagster import Connectome\n{example}")
 
     pytester.runpytest_subprocess("-W", "error", "-p", "no:xdist").assert_outcomes(passed=1)
 
