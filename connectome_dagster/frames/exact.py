@@ -151,8 +151,6 @@ class _Columns:
         if not kinds:
             _typed(values, list[None])
             return pa.nulls(len(values))
-        if path in self._as_text:
-            return self._text(values, path, tuple(kinds))
         forms = self._forms(values) if "object" in kinds else None
         if forms:
             kinds = dict.fromkeys(
@@ -160,6 +158,8 @@ class _Columns:
                 for value, form in zip(values, forms, strict=True)
             )
             kinds.pop("null", None)
+        if path in self._as_text:
+            return self._text(values, path, tuple(kinds))
         build = self._builder(tuple(sorted(kinds)), forms, path)
         array = build(values) if build else None
         return self._text(values, path, tuple(kinds)) if array is None else array
@@ -202,7 +202,9 @@ class _Columns:
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items, mask=missing)
 
     def _text(self, values: Sequence[Value], path: Path, kinds: tuple[str, ...]) -> pa.Array:
-        self.conflicts[path] = kinds
+        # An ObjectId is read as its digits, beside strings as by itself.
+        named = ("string" if kind == "oid" else kind for kind in kinds)
+        self.conflicts[path] = tuple(dict.fromkeys(named))
         return _json_text(values, strings_as_they_are=True)
 
 

@@ -508,6 +508,15 @@ class TestCuts:
         assert whole.report is not None
         assert set(cut_finely.report.conflicts) == set(whole.report.conflicts)
 
+    @pytest.mark.parametrize("later", ["2024-01-01T00:00:00.000Z", "plain"])
+    def test_an_object_id_beside_strings_is_no_conflict_however_it_is_cut(self, later: str) -> None:
+        documents = [{"v": {"$oid": "0" * 24}}, {"v": later}]
+        with serving(in_chunks(encoded(documents), 3)) as server:
+            docs = documents_of(server, piece_bytes=1)
+            assert docs.to_arrow().to_pylist() == [{"v": "0" * 24}, {"v": later}]
+            assert docs.report is not None
+            assert docs.report.conflicts == {}
+
     @pytest.fixture
     def echo(self) -> Iterator[ScriptedServer]:
         with serving(answer()) as server:
