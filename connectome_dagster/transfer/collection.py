@@ -20,6 +20,7 @@ from connectome_dagster.errors import ConfigurationError
 from connectome_dagster.frames.fit import ExtraFields, Fit, OnConflict
 from connectome_dagster.frames.schema import check_names
 from connectome_dagster.transfer import write
+from connectome_dagster.transfer.fetch import Source
 from connectome_dagster.transfer.marks import BOOKKEEPING
 from connectome_dagster.transfer.read import Documents
 from connectome_dagster.transfer.report import WriteReport
@@ -246,11 +247,13 @@ class Collection:
         self._target.credentials.for_("read", call.verb, self.id)
         fit = _fit(schema, extra_fields, on_conflict)
         return Documents(
-            self._target.client,
-            self._target.credentials,
-            call,
-            paging=how,
-            response_path=self._target.response_path,
+            Source(
+                self._target.client,
+                self._target.credentials,
+                call,
+                how,
+                self._target.response_path,
+            ),
             show_bookkeeping=any(
                 name.partition(".")[0] == BOOKKEEPING and bool(shown)
                 for name, shown in (project or {}).items()

@@ -6,55 +6,27 @@ Knows how a read is sent, decoded and gathered; what Arrow makes of a document i
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
-from decimal import Decimal
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import msgspec
 import pyarrow as pa
 
-from connectome_dagster.api.client import Body, Client
-from connectome_dagster.api.credentials import Credentials, redact
-from connectome_dagster.api.endpoints import Call
-from connectome_dagster.errors import (
-    ConfigurationError,
-    ConnectomeError,
-    MalformedResponse,
-    ReadInterrupted,
-    SchemaConflict,
-    SchemaDrift,
-)
+from connectome_dagster.errors import ConfigurationError, SchemaConflict
 from connectome_dagster.frames.decode import Decoded, Hints, decode
-from connectome_dagster.frames.exact import NotDocuments, check_utf8
-from connectome_dagster.frames.fit import Fit, Misfit, OnConflict, decode_uniform, first_value
-from connectome_dagster.frames.schema import (
-    Path,
-    Unmergeable,
-    check_wholes,
-    conform,
-    drifted,
-    merge_schemas,
-    show_path,
-)
-from connectome_dagster.frames.split import PIECE_BYTES, Splitter
+from connectome_dagster.frames.fit import Fit, Misfit, OnConflict, decode_uniform
+from connectome_dagster.frames.plain import plain_documents
+from connectome_dagster.frames.schema import Path, Unmergeable, conform, show_path
+from connectome_dagster.transfer.fetch import Source, Tally
 from connectome_dagster.transfer.fields import without
 from connectome_dagster.transfer.marks import BOOKKEEPING
-from connectome_dagster.transfer.pages import Progress, Take, Walk
+from connectome_dagster.transfer.one_schema import GrowingSchema, of_one_schema, several
 from connectome_dagster.transfer.parquet import ParquetParts
-from connectome_dagster.transfer.pipeline import Pipeline
-from connectome_dagster.transfer.ranges import outside
-from connectome_dagster.transfer.readers import side_by_side
 from connectome_dagster.transfer.report import ReadReport
-from connectome_dagster.transfer.search import Paging, Search, Strategy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,33 +51,23 @@ class Documents:
 
     def __init__(
         self,
-        client: Client,
-        credentials: Credentials,
-        call: Call,
+        source: Source,
         *,
-        paging: Paging | None = None,
-        response_path: str | None = None,
         show_bookkeeping: bool = False,
         fit: Fit | None = None,
         on_conflict: OnConflict = "text",
-        piece_bytes: int = PIECE_BYTES,
     ) -> None:
-        self.collection = call.collection
+        self.collection = source.call.collection
         self.report: ReadReport | None = None
-        self._client = client
-        self._credentials = credentials
-        self._call = call
-        self._paging = paging or Paging(Search(call.collection), "stream")
-        self._whole_call = call if paging is None else None
-        self._response_path = response_path
+        self._source = source
         self._show_bookkeeping = show_bookkeeping
         self._fit = fit
         self._on_conflict = on_conflict
-        self._piece_bytes = piece_bytes
 
     def __repr__(self) -> str:
-        asked = (self._call.body or b"").decode()
-        return f"<Documents of collection {self.collection!r}: {self._call.verb} {asked}>"
+        call = self._source.call
+        asked = (call.body or b"").decode()
+        return f"<Documents of collection {self.collection!r}: {call.verb} {asked}>"
 
     def to_arrow(self) -> pa.Table:
         """Read everything into one table.
@@ -162,9 +124,9 @@ class Documents:
         hidden, nested = self._names_hidden(), self._nested_hidden()
 
         def decode_piece(piece: bytes) -> list[dict[str, Any]]:
-            return _plain_documents(without(piece, nested) if nested else piece)
+            return plain_documents(without(piece, nested) if nested else piece)
 
-        for piece in self._run(decode_piece, len, _part_of_list, _Tally()):
+        for piece in self._run(decode_piece, len, _part_of_list, Tally()):
             for name in hidden:
                 for document in piece:
                     document.pop(name, None)
@@ -182,11 +144,11 @@ class Documents:
                 `to_pandas` and `to_parquet` take such documents.
             ReadInterrupted, MalformedResponse, SchemaConflict, ConnectomeError: as `to_arrow`.
         """
-        batches = self._decoded(self._hints(), _Tally())
+        batches = self._decoded(self._hints(), Tally())
         first = next(batches, None)
         if first is None:
             return pa.RecordBatchReader.from_batches(self._schema(), [])
-        return pa.RecordBatchReader.from_batches(first.schema, _of_one_schema(first, batches))
+        return pa.RecordBatchReader.from_batches(first.schema, of_one_schema(first, batches))
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         """Iterate over the batches of `reader()`."""
@@ -231,10 +193,10 @@ class Documents:
         Reading again, with that known from the start, gives every value from its own text, so the
         result does not depend on where the body was cut.
         """
-        tally = _Tally()
+        tally = Tally()
         hints = self._hints()
         while True:
-            growing = _GrowingSchema(self._schema())
+            growing = GrowingSchema(self._schema())
             with closing(self._decoded(hints, tally)) as batches:
                 taken = take(growing.watch(batches))
             conflicts = growing.conflicts
@@ -248,10 +210,10 @@ class Documents:
                     kinds = unmergeable.kinds
                 conflicts = frozenset(kinds)
                 if self._on_conflict == "error":
-                    raise self._conflict(_several(kinds), None)
+                    raise self._conflict(several(kinds), None)
             hints = hints.with_text(conflicts)
 
-    def _decoded(self, hints: Hints, tally: _Tally) -> Generator[pa.RecordBatch, None, None]:
+    def _decoded(self, hints: Hints, tally: Tally) -> Generator[pa.RecordBatch, None, None]:
         learned = hints
         hidden, nested = self._names_hidden(), self._nested_hidden()
 
@@ -291,174 +253,33 @@ class Documents:
             if self._fit is None
             else "change the type, leave the field out with project, or leave schema unset"
         )
+        place = f"{self._source.call.verb} of collection {self.collection!r}"
         return SchemaConflict(
-            f"{self._call.verb} of collection {self.collection!r}: {where}{misfit}; {advice}",
+            f"{place}: {where}{misfit}; {advice}",
             field=show_path(misfit.path),
         )
 
     def _names_hidden(self) -> frozenset[str]:
-        names = {path[0] for path in self._paging.hidden if len(path) == 1}
+        names = {path[0] for path in self._hidden() if len(path) == 1}
         return frozenset(names if self._show_bookkeeping else names | {BOOKKEEPING})
 
     def _nested_hidden(self) -> list[Path]:
-        return [path for path in self._paging.hidden if len(path) > 1]
+        return [path for path in self._hidden() if len(path) > 1]
+
+    def _hidden(self) -> frozenset[Path]:
+        paging = self._source.paging
+        return frozenset() if paging is None else paging.hidden
 
     def _run(
         self,
         decode_piece: Callable[[bytes], T],
         count: Callable[[T], int],
         part: Callable[[T, int, int | None], T],
-        tally: _Tally,
+        tally: Tally,
     ) -> Iterator[T]:
         """Read to the end and give what the pieces decode to; the report stands there."""
-        trouble: ReadInterrupted | MalformedResponse
-        tally.begin_again()
-
-        def fetch(call: Call) -> Generator[tuple[bytes, T], None, None]:
-            return self._fetch(self._whole_call or call, decode_piece, tally)
-
-        take = Take(fetch, count, part)
-        if self._paging.split == 1:
-            running = Walk(self._paging, take, tally.progress).run()
-        else:
-            running = _in_ranges(self._paging, take, tally.progress)
-        try:
-            with closing(running) as decoded:
-                yield from decoded
-        except (ReadInterrupted, MalformedResponse) as error:
-            trouble = error
-        else:
-            self.report = tally.report(self.collection, self._paging.strategy)
-            return
-        raise self._located(trouble, tally.progress.rows)
-
-    def _fetch(
-        self, call: Call, decode_piece: Callable[[bytes], T], tally: _Tally
-    ) -> Generator[tuple[bytes, T], None, None]:
-        """Send one call and give each piece of its response with what it decodes to."""
-        with self._client.stream(call, self._credentials) as body:
-            pipeline = Pipeline(Splitter(self._response_path, self._piece_bytes), decode_piece)
-            try:
-                with closing(pipeline.run(body)) as decoded:
-                    for item in decoded:
-                        yield pipeline.piece, item
-            finally:
-                tally.add(body)
-
-    def _located(self, trouble: ReadInterrupted | MalformedResponse, rows: int) -> ConnectomeError:
-        where: dict[str, Any] = {"verb": self._call.verb, "collection": self.collection}
-        place = f"{self._call.verb} of collection {self.collection!r}"
-        text = str(trouble)
-        text = text if text.startswith(place) else f"{place}: {text}"
-        text = redact(text, self._credentials.secrets)
-        if isinstance(trouble, MalformedResponse):
-            return MalformedResponse(text, **where)
-        return ReadInterrupted(f"{text} ({rows} documents had arrived)", rows=rows, **where)
-
-
-@dataclass
-class _Tally:
-    """Counts what a read costs, over all the requests that it needed; from several threads."""
-
-    started: float = field(default_factory=time.monotonic)
-    progress: Progress = field(default_factory=Progress)
-    requests: int = 0
-    retries: int = 0
-    bytes_received: int = 0
-    kinds: dict[Path, dict[str, None]] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def begin_again(self) -> None:
-        self.progress = Progress()
-        self.kinds = {}  # of a field that became text, what was below it counts no longer
-
-    def note(self, conflicts: Mapping[Path, Iterable[str]]) -> None:
-        for path, kinds in conflicts.items():
-            self.kinds.setdefault(path, {}).update(dict.fromkeys(kinds))
-
-    def add(self, body: Body) -> None:
-        with self.lock:
-            self.requests += body.requests
-            self.retries += body.retries
-            self.bytes_received += body.bytes_received
-
-    def report(self, collection: str, strategy: Strategy) -> ReadReport:
-        return ReadReport(
-            collection,
-            rows=self.progress.rows,
-            requests=self.requests,
-            retries=self.retries,
-            bytes_received=self.bytes_received,
-            seconds=time.monotonic() - self.started,
-            conflicts={
-                show_path(path): tuple(kinds)
-                for path, kinds in self.kinds.items()
-                # Some pieces had only instants, but all are strings: of one type, after all.
-                if set(kinds) != {"string"}
-            },
-            strategy=strategy,
-            pages=self.progress.pages,
-            resumed=self.progress.resumed,
-            proved=self.progress.proved,
-        )
-
-
-class _GrowingSchema:
-    """Watches batches go by and widens the schema that holds them all.
-
-    After the first conflict nothing is handed on: what comes only tells of more conflicts, so
-    that all of them are known before the documents are read again.
-    """
-
-    def __init__(self, schema: pa.Schema) -> None:
-        self.schema = schema
-        self.conflicts: frozenset[Path] = frozenset()
-        self.first: Misfit | None = None  # its row is counted from `rows`
-        self.rows = 0
-
-    def watch(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            try:
-                self._widen(batch)
-            except Unmergeable as unmergeable:
-                self.conflicts |= frozenset(unmergeable.kinds)
-                if self.first is None:
-                    self.first = _several(unmergeable.kinds, batch)
-            if not self.conflicts:
-                self.rows += batch.num_rows
-                yield batch
-
-    def _widen(self, batch: pa.RecordBatch) -> None:
-        merged = merge_schemas(self.schema, batch.schema)
-        check_wholes(batch, merged)
-        self.schema = merged
-
-
-def _several(
-    conflicts: Mapping[Path, Iterable[str]], batch: pa.RecordBatch | None = None
-) -> Misfit:
-    path, kinds = next(iter(conflicts.items()))
-    row = 0 if batch is None else first_value(batch, path)
-    return Misfit(path, f"{' and '.join(kinds)} in one field", row)
-
-
-def _in_ranges(paging: Paging, take: Take[T], progress: Progress) -> Generator[T, None, None]:
-    """Read ranges of the cursor at a time, and at last whatever is in none of them."""
-    parts = Walk(paging, take, Progress()).ranges(paging.split)
-    each = [Progress() for _ in parts]
-    readers = [Walk(paging.of(part), take, own).run for part, own in zip(parts, each, strict=True)]
-    rest = Progress(proved=True)
-    running = [side_by_side(readers)]
-    if len(parts) > 1:
-        running.append(Walk(paging.of(outside(parts)), take, rest).run())
-    for items in running:
-        with closing(items):
-            for item in items:
-                progress.rows += take.count(item)
-                yield item
-    progress.pages = sum(own.pages for own in (*each, rest))
-    progress.resumed = sum(own.resumed for own in (*each, rest))
-    progress.proved = all(own.proved for own in (*each, rest))
+        yield from self._source.run(decode_piece, count, part, tally)
+        self.report = tally.report(self.collection, self._source.strategy)
 
 
 def _rows_of(decoded: Decoded) -> int:
@@ -477,73 +298,3 @@ def _part_of_list(documents: list[T], start: int, rows: int | None) -> list[T]:
 
 def _table(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_batches([conform(batch, schema) for batch in batches], schema)
-
-
-def _of_one_schema(
-    first: pa.RecordBatch, batches: Generator[pa.RecordBatch, None, None]
-) -> Iterator[pa.RecordBatch]:
-    # Closed when a batch drifts, and not when somebody lets go of the error.
-    with closing(batches):
-        yield first
-        for at, batch in enumerate(batches, start=2):
-            field, drift = _drift(first.schema, batch)
-            if drift:
-                raise SchemaDrift(
-                    f"batch {at} does not fit the schema of the first: {drift}. A stream has one "
-                    "schema: use to_arrow, to_pandas or to_parquet, which widen it, or leave the "
-                    "field out with project",
-                    field=field,
-                )
-            yield conform(batch, first.schema)
-
-
-def _drift(schema: pa.Schema, batch: pa.RecordBatch) -> tuple[str, str]:
-    """Which field of a batch goes beyond a schema, and how all that do go; both empty if none."""
-    try:
-        grown = merge_schemas(schema, batch.schema)
-        check_wholes(batch, grown)
-    except Unmergeable as unmergeable:
-        kinds = {show_path(path): each for path, each in unmergeable.kinds.items()}
-        told = [f"{path} ({', later '.join(each)})" for path, each in kinds.items()]
-        return next(iter(kinds)), ", ".join(told)
-    if grown.equals(schema):
-        return "", ""
-    known = set(schema)
-    return next(each.name for each in grown if each not in known), ", ".join(drifted(schema, grown))
-
-
-def _plain_documents(piece: bytes) -> list[dict[str, Any]]:
-    check_utf8(piece)
-    text = b"[" + piece + b"]"
-    try:
-        return msgspec.json.decode(text, type=list[dict[str, Any]])
-    except msgspec.ValidationError as error:
-        reason, beyond_floats = str(error), "out of range" in str(error)
-    except (msgspec.DecodeError, RecursionError) as error:
-        reason, beyond_floats = str(error), False
-    if not beyond_floats:
-        raise NotDocuments(reason)
-    return _with_decimals(text)
-
-
-def _with_decimals(text: bytes) -> list[dict[str, Any]]:
-    """Decode documents with numbers beyond the range of floats, as strictly as all others."""
-    try:
-        documents = json.loads(text, parse_float=_exact_float, parse_constant=_no_constant)
-        msgspec.json.encode(documents)  # refuses half a surrogate pair, which json lets pass
-    except (ValueError, RecursionError) as error:
-        reason = type(error).__name__ if isinstance(error, UnicodeError) else str(error)
-    else:
-        if all(isinstance(document, dict) for document in documents):
-            return list(documents)
-        reason = "an item is not an object"
-    raise NotDocuments(reason)
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _exact_float(text: str) -> float | Decimal:
-    number = float(text)
-    return number if math.isfinite(number) else Decimal(text)

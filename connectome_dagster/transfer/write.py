@@ -30,6 +30,7 @@ from connectome_dagster.errors import (
     QueryError,
 )
 from connectome_dagster.transfer.batches import DocumentBatch, gather
+from connectome_dagster.transfer.fetch import Source
 from connectome_dagster.transfer.flight import in_flight
 from connectome_dagster.transfer.keys import KeyColumns, KeyedRow
 from connectome_dagster.transfer.marks import mark, not_of_load, of_load
@@ -80,13 +81,8 @@ class Target:
 
     def documents(self, query: Mapping[str, Any], **options: Any) -> Documents:
         call = endpoints.read_with_query(self.collection, query=query, **options)
-        return Documents(
-            self.client,
-            self.credentials,
-            call,
-            response_path=self.response_path,
-            show_bookkeeping=True,
-        )
+        source = Source(self.client, self.credentials, call, response_path=self.response_path)
+        return Documents(source, show_bookkeeping=True)
 
     def check_credentials(self, call: Call, *, reads_back: bool) -> None:
         """Find out before anything is sent that a credential is missing.

@@ -34,6 +34,7 @@ from connectome_dagster.errors import (
     ServiceUnavailable,
 )
 from connectome_dagster.transfer.collection import Collection
+from connectome_dagster.transfer.fetch import Source
 from connectome_dagster.transfer.read import Documents
 from tests.api.scripted import (
     Request,
@@ -76,17 +77,20 @@ def documents_of(
     attempts: int = 1,
     read_timeout: float = 20.0,
 ) -> Documents:
+    client = Client(
+        server.base_url,
+        retry=RetryPolicy(max_attempts=attempts),
+        read_timeout=read_timeout,
+        sleep=lambda _seconds: None,
+    )
     return Documents(
-        Client(
-            server.base_url,
-            retry=RetryPolicy(max_attempts=attempts),
-            read_timeout=read_timeout,
-            sleep=lambda _seconds: None,
-        ),
-        Credentials(READ_SECRET, WRITE_SECRET),
-        endpoints.read_with_query("movies"),
-        response_path=response_path,
-        piece_bytes=piece_bytes,
+        Source(
+            client,
+            Credentials(READ_SECRET, WRITE_SECRET),
+            endpoints.read_with_query("movies"),
+            response_path=response_path,
+            piece_bytes=piece_bytes,
+        )
     )
 
 
@@ -672,7 +676,7 @@ class TestABoundedReader:
             del reader
             gc.collect()
             assert decoding_threads() == before
-            docs._client.close()
+            docs._source.client.close()
             assert until(lambda: not server._open or is_hung_up(server))
 
     def test_a_reader_that_was_never_read_leaves_none_either(self) -> None:

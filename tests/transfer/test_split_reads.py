@@ -139,9 +139,9 @@ def readers_running() -> list[str]:
 
 def ranges_of(docs: Any, parts: int) -> list[dict[str, Any]]:
     def fetch(call: Any) -> Generator[tuple[bytes, None], None, None]:
-        yield from docs._fetch(call, lambda _piece: None, TallyOfNothing())
+        yield from docs._source._fetch(call, lambda _piece: None, TallyOfNothing())
 
-    paging: Paging = docs._paging
+    paging: Paging = docs._source.paging
     take: Take[None] = Take(fetch, lambda _item: 0, lambda item, _start, _rows: item)
     return Walk(paging, take, Progress()).ranges(parts)
 
