@@ -15,13 +15,14 @@ import re
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from http.client import HTTPException, HTTPResponse, IncompleteRead, RemoteDisconnected
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from ssl import SSLCertVerificationError, SSLContext, SSLError
+from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -85,6 +86,24 @@ class Answer:
     retries: int
     bytes_sent: int
     bytes_received: int
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one request was answered with, as it came.
+
+    Attributes:
+        status: the HTTP status, whatever it is.
+        headers: by lower-case name.
+        body: decompressed, and cut at 64 MiB. It is as the service sent it, so it may quote a
+            credential: `excerpt` does not.
+        excerpt: the beginning of the body for a message, redacted.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    excerpt: str
 
 
 class Body:
@@ -259,6 +278,35 @@ class Client:
             bytes_received=len(taken.start),
         )
 
+    def observe(self, call: Call, credentials: Credentials, *, packed: bool = False) -> Observation:
+        """Send a call once and return its answer, whatever it is: for who asks how a service acts.
+
+        Args:
+            call: from `connectome_dagster.api.endpoints`.
+            credentials: of the collection.
+            packed: whether the call's body is gzip already.
+
+        Raises:
+            ConfigurationError: no credential for this call, or settings that cannot work.
+            ServiceUnavailable: no answer came, and nothing happened.
+            OutcomeUnknown: no answer came, or half of one, to a write that may have happened.
+
+        Example:
+            client.observe(endpoints.read("movies"), credentials).status
+        """
+        flight = self._flight(call, credentials)
+        response = self._open(call, flight, {"Content-Encoding": "gzip"} if packed else {})
+        if isinstance(response, Trouble):
+            trouble = response
+        else:
+            try:
+                return _observed(response, credentials)
+            except _BrokenError as broken:
+                trouble = Trouble("lost", f"the answer broke off: {broken.what}", response.status)
+            finally:
+                _release(response)
+        raise error_of(call, trouble, doubt=None, attempts=1, no_match_status=self._no_match_status)
+
     @contextmanager
     def stream(self, call: Call, credentials: Credentials) -> Iterator[Body]:
         """Send a read and hand out its body while it arrives.
@@ -345,7 +393,9 @@ class Client:
                 _release(response)
         return result
 
-    def _open(self, call: Call, flight: _Flight) -> BaseHTTPResponse | Trouble:
+    def _open(
+        self, call: Call, flight: _Flight, more_headers: Mapping[str, str] = MappingProxyType({})
+    ) -> BaseHTTPResponse | Trouble:
         """Send the request and wait for the head of the answer."""
         path = f"/collection/{call.verb}/{_STAND_IN}/{quote(call.collection, safe='')}"
         _airspace.flight = flight
@@ -354,7 +404,10 @@ class Client:
                 call.method,
                 f"{self._base}{path}",
                 body=call.body,
-                headers=self._headers if call.body is None else self._headers_of_bodies,
+                headers={
+                    **(self._headers if call.body is None else self._headers_of_bodies),
+                    **more_headers,
+                },
                 **self._options,
             )
         except _FOREIGN as error:
@@ -419,6 +472,25 @@ def _accepted(
     if trouble is not None:
         return replace(trouble, body=_excerpt(start, credentials))
     return _Taken(response, start, rest)
+
+
+def _observed(response: BaseHTTPResponse, credentials: Credentials) -> Observation:
+    body = b""
+    if _readable(response):
+        kept: list[bytes] = []
+        size = 0
+        for piece in _pieces(response):
+            kept.append(piece)
+            size += len(piece)
+            if size > MAX_ANSWER_BYTES:
+                break
+        body = b"".join(kept)
+    return Observation(
+        response.status,
+        {name.lower(): value for name, value in response.headers.items()},
+        body,
+        _excerpt(body[: MAX_REFUSAL_BYTES + 1], credentials),
+    )
 
 
 def _joined(pieces: Iterator[bytes]) -> bytes | None:
