@@ -16,6 +16,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -28,6 +29,7 @@ ExtraFields = Literal["error", "drop"]
 OnConflict = Literal["text", "error"]
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_ZONE = r"Z$|:[0-9.]+[+-][0-9:]+$"  # behind the time of a day, unlike the month of a date
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -189,12 +191,12 @@ class _Fitting:
         mask = array.is_null() if array.null_count else None
         if pa.types.is_list(type_):
             return pa.ListArray.from_arrays(offsets.cast(pa.int32()), items, type=type_, mask=mask)
-        wide = pa.LargeListArray.from_arrays(offsets, items, type=pa.large_list(item), mask=mask)
-        try:
-            return wide.cast(type_)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            reason = f"its length does not fit {type_}"
-        raise Misfit(path, reason)
+        if pa.types.is_fixed_size_list(type_):
+            if pc.any(pc.and_(pc.not_equal(lengths, type_.list_size), array.is_valid())).as_py():
+                raise Misfit(path, f"its length does not fit {type_}")
+            items = _with_room(items, array.is_null(), type_.list_size)
+            return pa.FixedSizeListArray.from_arrays(items, type=type_, mask=mask)
+        return pa.LargeListArray.from_arrays(offsets, items, type=type_, mask=mask)
 
     def _map(self, array: pa.Array, type_: pa.MapType, path: Path) -> pa.Array:
         keys: list[str] = []
@@ -215,12 +217,9 @@ class _Fitting:
         if len(offsets) <= len(array):
             raise Misfit(path, f"a value that is no object does not fit {type_}")
         below = (*path, "*")
-        decoded, conflicts = decode_field(
-            values, below, frozenset(_as_text(type_.item_type, below))
-        )
-        if any(
-            below == conflict and not pa.types.is_decimal(type_.item_type) for conflict in conflicts
-        ):
+        as_text = frozenset(_as_text(type_.item_type, below))
+        decoded, conflicts = decode_field(values, below, as_text)
+        if not as_text.issuperset(conflicts):
             raise Misfit(below, "several types")
         items = self.array(decoded, type_.item_type, below)
         names = pa.array(keys, pa.string()).cast(type_.key_type)
@@ -228,6 +227,20 @@ class _Fitting:
         return pa.MapArray.from_arrays(
             pa.array(offsets, pa.int32()), names, items, type_, mask=mask
         )
+
+
+def _with_room(items: pa.Array, missing: pa.Array, size: int) -> pa.Array:
+    """The items of lists of one size; those that are missing take up as much room."""
+    gone = np.flatnonzero(missing)
+    room = pa.nulls(size, items.type)
+    parts = []
+    begin = 0
+    for before, row in enumerate(gone):
+        end = int(row - before) * size
+        parts += [items.slice(begin, end - begin), room]
+        begin = end
+    # Of some types of text pyarrow puts arrays together, but takes no items by their positions.
+    return pa.concat_arrays([*parts, items.slice(begin)]) if parts else items
 
 
 def _scalars(array: pa.Array, type_: pa.DataType) -> pa.Array | None:
@@ -263,8 +276,8 @@ def _is_bytes(type_: pa.DataType) -> bool:
 def _texts(array: pa.Array, type_: pa.DataType) -> pa.Array | None:
     is_ = pa.types
     if is_.is_timestamp(array.type):
-        if is_.is_timestamp(type_) and type_.tz:
-            return array.cast(type_)
+        if is_.is_timestamp(type_):
+            return array.cast(pa.timestamp(type_.unit, "UTC")).cast(type_)
         array = pc.replace_substring(array.cast(pa.string()), " ", "T")
     if is_.is_string(type_) or is_.is_large_string(type_) or is_.is_string_view(type_):
         return array.cast(type_)
@@ -273,7 +286,7 @@ def _texts(array: pa.Array, type_: pa.DataType) -> pa.Array | None:
     if _is_bytes(type_):
         return _each(array, type_, _bytes)
     if is_.is_timestamp(type_):
-        return array.cast(pa.timestamp(type_.unit, "UTC") if type_.tz else type_).cast(type_)
+        return _instants(array, type_)
     if is_.is_date(type_):
         return array.cast(pa.date32()).cast(type_)
     if is_.is_time(type_):
@@ -281,6 +294,17 @@ def _texts(array: pa.Array, type_: pa.DataType) -> pa.Array | None:
         instants = pc.binary_join_element_wise("1970-01-01T", array, "")
         return instants.cast(pa.timestamp(type_.unit)).cast(type_)
     return None
+
+
+def _instants(array: pa.Array, type_: pa.TimestampType) -> pa.Array:
+    """Read instants; a type without a zone is taken for UTC, and so is text without one there."""
+    in_utc = pa.timestamp(type_.unit, "UTC")
+    if type_.tz:
+        return array.cast(in_utc).cast(type_)
+    has_zone = pc.match_substring_regex(array, _ZONE)
+    without = pc.if_else(has_zone, pa.scalar(None, pa.string()), array)
+    zoned = pc.if_else(has_zone, array, pa.scalar(None, pa.string()))
+    return pc.coalesce(zoned.cast(in_utc).cast(type_), without.cast(type_))
 
 
 def _each(array: pa.Array, type_: pa.DataType, read: Callable[[str], Any]) -> pa.Array:

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectome_dagster.errors import ConfigurationError, DuplicateKeys, EncodeError
-from connectome_dagster.frames.encode import encode_document, encode_rows
+from connectome_dagster.frames.encode import encode_rows
+from connectome_dagster.frames.encode_document import encode_document
 from connectome_dagster.frames.schema import EXACT_FLOAT, check_names
 from connectome_dagster.transfer.rows import Batch, encoded
 

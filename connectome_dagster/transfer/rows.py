@@ -13,7 +13,9 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from connectome_dagster.errors import ConfigurationError, EncodeError
-from connectome_dagster.frames.encode import encode_document, encode_rows
+from connectome_dagster.frames.encode import encode_rows
+from connectome_dagster.frames.encode_document import encode_document
+from connectome_dagster.frames.encoding import DEFAULT_ENCODING, Encoding
 from connectome_dagster.transfer.marks import BOOKKEEPING
 from connectome_dagster.transfer.read import Documents
 
@@ -144,8 +146,13 @@ def _is_columnar(item: Any) -> bool:
     )
 
 
-def encoded(batch: Batch, first_row: int) -> list[bytes]:
+def encoded(batch: Batch, first_row: int, encoding: Encoding = DEFAULT_ENCODING) -> list[bytes]:
     """Encode each row of a batch as one JSON object.
+
+    Args:
+        batch: its rows.
+        first_row: position of the first one in what was handed in, for errors.
+        encoding: the forms of nulls, timestamps, decimals and binary.
 
     Raises:
         EncodeError: a value that JSON cannot say, or the field that is kept for bookkeeping.
@@ -153,12 +160,12 @@ def encoded(batch: Batch, first_row: int) -> list[bytes]:
     if isinstance(batch, pa.RecordBatch):
         if BOOKKEEPING in batch.schema.names:
             raise _reserved(first_row)
-        return encode_rows(batch, first_row)
+        return encode_rows(batch, first_row, encoding)
     lines = []
     for row, document in enumerate(batch, start=first_row):
         if BOOKKEEPING in document:
             raise _reserved(row)
-        lines.append(encode_document(document, row))
+        lines.append(encode_document(document, row, encoding))
     return lines
 
 

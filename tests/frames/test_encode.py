@@ -15,11 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectome_dagster.errors import EncodeError, SchemaConflict
+from connectome_dagster.errors import ConfigurationError, EncodeError, SchemaConflict
 from connectome_dagster.frames.decode import Hints, decode
-from connectome_dagster.frames.encode import encode_document, encode_rows
+from connectome_dagster.frames.encode import encode_rows
+from connectome_dagster.frames.encode_document import encode_document
+from connectome_dagster.frames.encoding import Encoding
+from tests.frames.batches import batches as any_batches
+from tests.frames.batches import encodings
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+names = text.filter(lambda name: "\0" not in name)
 wholes = st.integers(-(2**63), 2**63 - 1)
 doubles = st.floats(allow_nan=False, allow_infinity=False)
 instants = st.integers(-62135596800, 253402300799)  # the years 1 to 9999
@@ -60,7 +65,7 @@ def nested(draw: st.DrawFn, depth: int = 2) -> tuple[pa.DataType, st.SearchStrat
     if shape == "empty":
         return pa.struct([]), st.just({})
     if shape == "map":
-        pairs = st.dictionaries(text.filter(lambda t: "\0" not in t), optional(values), max_size=3)
+        pairs = st.dictionaries(names, optional(values), max_size=3)
         return pa.map_(pa.string(), type_), pairs.map(lambda items: list(items.items()))
     if shape == "fixed":
         return pa.list_(type_, 2), st.lists(optional(values), min_size=2, max_size=2)
@@ -152,7 +157,7 @@ def test_instants_are_said_in_utc_with_every_digit(
         if count is None:
             assert value is None
             continue
-        assert value.endswith("Z") == (zone is not None)
+        assert value.endswith("Z")
         whole, digits = value.rstrip("Z").split(".")
         told = datetime.fromisoformat(whole).replace(tzinfo=timezone.utc)
         epoch = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -243,7 +248,9 @@ def test_what_stands_behind_a_null_is_not_looked_at() -> None:
         (pa.array([[("k", 1)], [("l", 1), ("l", 2)]], pa.map_("string", "int64")), "v", 1),
         (pa.array([timedelta(1)]), "v", None),
         (pa.array([2**62], pa.timestamp("s")), "v", None),
-        (pa.array([10**6 * 4], pa.date32()), "v", None),
+        (pa.array([0, 253402300800000], pa.timestamp("ms")), "v", 1),
+        (pa.array([None, 0, -62167219200001], pa.timestamp("ms", "UTC")), "v", 2),
+        (pa.array([0, 10**6 * 4], pa.date32()), "v", 1),
         (pa.array([[(1, 2)]], pa.map_("int64", "int64")), "v", None),
         (pa.array([{"a\0b": 1}]), "v.a\0b", None),
     ],
@@ -264,7 +271,7 @@ def test_a_name_that_arrow_would_cut_off_is_refused() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(text.filter(lambda name: "\0" not in name), unique=True, min_size=1, max_size=5))
+@given(st.lists(names, unique=True, min_size=1, max_size=5))
 def test_any_other_name_is_said_as_it_is(names: list[str]) -> None:
     batch = pa.RecordBatch.from_arrays([pa.array([1])] * len(names), names=names)
     assert list(json.loads(encode_rows(batch)[0])) == names
@@ -292,8 +299,11 @@ def test_rows_without_columns_are_empty_documents() -> None:
         (np.bool_(True), True),
         (np.array([1, 2]), [1, 2]),
         (np.array([["a"], ["b"]]), [["a"], ["b"]]),
-        (np.datetime64("2018-02-01T00:00:00.000000001"), "2018-02-01T00:00:00.000000001"),
-        (np.array(["2018-02-01"], "M8[ns]"), ["2018-02-01T00:00:00.000000000"]),
+        (np.datetime64("2018-02-01T00:00:00.000000001"), "2018-02-01T00:00:00.000000001Z"),
+        (np.datetime64("2018-02-01T05", "h"), "2018-02-01T05:00:00.000Z"),
+        (np.datetime64("2018-02"), "2018-02-01"),
+        (np.array(["2018-02-01"], "M8[ns]"), ["2018-02-01T00:00:00.000Z"]),
+        (np.array("2018-02-01", "M8[ns]"), "2018-02-01T00:00:00.000Z"),
         (np.datetime64("NaT"), None),
         (math.nan, None),
         (pd.NA, None),
@@ -302,7 +312,7 @@ def test_rows_without_columns_are_empty_documents() -> None:
         (Decimal("NaN"), None),
         (Decimal("sNaN"), None),
         (datetime(2018, 2, 1, tzinfo=timezone(timedelta(hours=1))), "2018-01-31T23:00:00.000Z"),
-        (datetime(2018, 2, 1, 0, 0, 0, 5), "2018-02-01T00:00:00.000005"),
+        (datetime(2018, 2, 1, 0, 0, 0, 5), "2018-02-01T00:00:00.000005Z"),
         (pd.Timestamp("2018-02-01T00:00:00.000000007Z"), "2018-02-01T00:00:00.000000007Z"),
         (date(2018, 2, 1), "2018-02-01"),
         (time(1, 2), "01:02:00"),
@@ -338,10 +348,173 @@ def test_what_a_document_cannot_say_names_its_row(value: Any) -> None:
 
 
 @settings(deadline=None)
-@given(st.dictionaries(text, st.recursive(
+@given(st.dictionaries(names, st.recursive(
     st.none() | st.booleans() | st.integers() | doubles | text,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
     max_leaves=8,
 ), max_size=4))  # fmt: skip
 def test_a_document_of_json_values_comes_back(document: dict[str, Any]) -> None:
     assert repr(json.loads(encode_document(document))) == repr(document)
+
+
+@settings(max_examples=200, deadline=None)
+@given(any_batches(), encodings, st.integers(0, 5))
+def test_rows_are_said_as_documents_are_in_every_form(
+    batch: pa.RecordBatch, encoding: Encoding, begin: int
+) -> None:
+    lines = encode_rows(batch, encoding=encoding)
+    assert encode_rows(batch.slice(begin), encoding=encoding) == lines[begin:]
+    for row, (line, value) in enumerate(zip(lines, batch.to_pylist(), strict=True)):
+        document = encode_document(as_document(value, pa.struct(list(batch.schema))), row, encoding)
+        said, expected = json.loads(line), json.loads(document)
+        if encoding.nulls == "omit":  # an entry of a map is a field of a dict
+            said, expected = without_nulls(said), without_nulls(expected)
+        assert repr(said) == repr(expected)
+
+
+def as_document(value: Any, type_: pa.DataType) -> Any:
+    """What a document of Python's types has for a value of Arrow's."""
+    if value is None:
+        return None
+    if pa.types.is_struct(type_):
+        return {field.name: as_document(value[field.name], field.type) for field in type_}
+    if pa.types.is_map(type_):
+        return {key: as_document(item, type_.item_type) for key, item in value}
+    if isinstance(value, list):
+        return [as_document(item, type_.value_type) for item in value]
+    if isinstance(value, time):  # of which Python's have no unit, and so no digits of one
+        return pa.scalar(value, type_).cast(pa.string()).as_py()
+    return UUID(bytes=value) if type_.equals(pa.binary(16)) else value
+
+
+def without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: without_nulls(item) for name, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+NESTED = pa.record_batch(
+    {
+        "a": pa.array([1, None]),
+        "s": pa.array([{"x": None, "y": {"z": None}}, None]),
+        "l": pa.array([[None, {"x": None}], None]),
+        "m": pa.array([[("k", None), ("j", 1)], None], pa.map_(pa.string(), pa.int64())),
+    }
+)
+
+
+def test_nulls_are_left_out_as_fields_and_stay_as_items_and_entries() -> None:
+    lines = encode_rows(NESTED, encoding=Encoding(nulls="omit"))
+    assert lines == [b'{"a":1,"s":{"y":{}},"l":[null,{}],"m":{"k":null,"j":1}}', b"{}"]
+    document = {"a": math.nan, "s": {"x": None, "y": [None, {"z": pd.NA}]}}
+    assert encode_document(document, encoding=Encoding(nulls="omit")) == b'{"s":{"y":[null,{}]}}'
+
+
+def test_rows_whose_map_has_null_entries_are_said_beside_others() -> None:
+    pairs = [[("a", 1)], [("a", None)], None, [], [("b", 2), ("c", None)]]
+    maps = pa.array(pairs, pa.map_(pa.string(), pa.float64()))
+    lists = pa.array([[each] for each in maps.to_pylist()], pa.list_(maps.type))
+    batch = pa.record_batch({"m": maps, "n": lists, "o": pa.nulls(5)})
+    lines = encode_rows(batch, encoding=Encoding(nulls="omit"))
+    assert [json.loads(line) for line in lines] == [
+        {"m": {"a": 1.0}, "n": [{"a": 1.0}]},
+        {"m": {"a": None}, "n": [{"a": None}]},
+        {"n": [None]},
+        {"m": {}, "n": [{}]},
+        {"m": {"b": 2.0, "c": None}, "n": [{"b": 2.0, "c": None}]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("array", "encoding", "expected"),
+    [
+        (pa.array([-1, 0], pa.timestamp("ms")), Encoding(timestamps="ejson"),
+         [{"$date": {"$numberLong": "-1"}}, {"$date": {"$numberLong": "0"}}]),
+        (pa.array([2**50], pa.timestamp("ms", "UTC")), Encoding(timestamps="ejson"),
+         [{"$date": {"$numberLong": str(2**50)}}]),
+        (pa.array([-5, None], pa.timestamp("s", "+05:30")), Encoding(timestamps="epoch_ms"),
+         [-5000, None]),
+        (pa.array([1_000_000, 1, 1_000], pa.timestamp("ns")), Encoding(),
+         ["1970-01-01T00:00:00.001Z", "1970-01-01T00:00:00.000000001Z",
+          "1970-01-01T00:00:00.000001Z"]),
+        (pa.array([Decimal("1.50"), None], pa.decimal128(38, 2)), Encoding(decimals="ejson"),
+         [{"$numberDecimal": "1.50"}, None]),
+        (pa.array([Decimal(1)], pa.decimal128(38, 37)), Encoding(decimals="ejson"),
+         [{"$numberDecimal": "1"}]),
+        (pa.array([b"\0\1", b"", None]), Encoding(binary="ejson"),
+         [{"$binary": {"base64": "AAE=", "subType": "00"}},
+          {"$binary": {"base64": "", "subType": "00"}}, None]),
+        (pa.array([UUID(int=5).bytes, None], pa.binary(16)), Encoding(),
+         ["00000000-0000-0000-0000-000000000005", None]),
+        (pa.array([UUID(int=5).bytes, None], pa.binary(16)), Encoding(binary="ejson"),
+         [{"$uuid": "00000000-0000-0000-0000-000000000005"}, None]),
+    ],
+)  # fmt: skip
+def test_values_are_said_in_the_forms_that_were_chosen(
+    array: pa.Array, encoding: Encoding, expected: list[Any]
+) -> None:
+    lines = encode_rows(pa.record_batch({"v": array}), encoding=encoding)
+    assert [json.loads(line)["v"] for line in lines] == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "encoding", "expected"),
+    [
+        (datetime(1, 1, 1), Encoding(timestamps="epoch_ms"), -62135596800000),
+        (datetime.max.replace(microsecond=0, tzinfo=timezone(timedelta(hours=-5))),
+         Encoding(timestamps="epoch_ms"), 253402318799000),
+        (pd.Timestamp(5, unit="ms"), Encoding(timestamps="ejson"),
+         {"$date": {"$numberLong": "5"}}),
+        (np.datetime64(5, "ms"), Encoding(timestamps="ejson"), {"$date": {"$numberLong": "5"}}),
+        (Decimal("1.50"), Encoding(decimals="ejson"), {"$numberDecimal": "1.50"}),
+        (Decimal("-Infinity"), Encoding(decimals="ejson"), {"$numberDecimal": "-Infinity"}),
+        (b"\0\1", Encoding(binary="ejson"), {"$binary": {"base64": "AAE=", "subType": "00"}}),
+        (UUID(int=5), Encoding(binary="ejson"), {"$uuid": str(UUID(int=5))}),
+    ],
+)  # fmt: skip
+def test_a_document_says_values_in_the_forms_that_were_chosen(
+    value: Any, encoding: Encoding, expected: Any
+) -> None:
+    assert json.loads(encode_document({"v": value}, encoding=encoding)) == {"v": expected}
+
+
+@pytest.mark.parametrize(
+    ("values", "type_", "encoding", "message"),
+    [
+        ([0, 1500], pa.timestamp("us"), Encoding(timestamps="ejson"), "between two milliseconds"),
+        ([0, -1], pa.timestamp("ns", "UTC"), Encoding(timestamps="epoch_ms"), "between two mill"),
+        ([Decimal(1), Decimal("1" * 35)], pa.decimal256(40, 2), Encoding(decimals="ejson"), "34"),
+    ],
+)
+def test_what_a_form_cannot_hold_names_column_and_row_in_rows_and_documents(
+    values: list[Any], type_: pa.DataType, encoding: Encoding, message: str
+) -> None:
+    array = pa.array([[value] for value in values], pa.list_(type_))
+    with pytest.raises(EncodeError, match=message) as caught:
+        encode_rows(pa.record_batch({"v": array}), 5, encoding)
+    assert (caught.value.column, caught.value.row) == ("v[]", 6)
+    bad = array[1].as_py()
+    with pytest.raises(EncodeError, match=message):
+        encode_document({"v": bad}, 6, encoding)
+
+
+def test_a_name_with_nul_is_refused_wherever_it_stands() -> None:
+    maps = pa.array([[("a\0b", 1)]], pa.map_(pa.string(), pa.int64()))
+    with pytest.raises(EncodeError, match="NUL"):
+        encode_rows(pa.record_batch({"m": maps}))
+    with pytest.raises(EncodeError, match="NUL"):
+        encode_document({"a": [{"b\0": 1}]})
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"nulls": "none"}, "nulls is 'none': give 'null' or 'omit'"),
+        ({"timestamps": None}, "timestamps is None: give 'iso' or 'ejson' or 'epoch_ms'"),
+        ({"decimals": 5}, "decimals is 5: give 'text' or 'ejson'"),
+        ({"binary": ["base64"]}, "binary is"),
+    ],
+)
+def test_words_that_mean_nothing_are_refused(words: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        Encoding(**words)

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from connectome_dagster.frames.decode import Hints
 from connectome_dagster.frames.encode import encode_rows
+from connectome_dagster.frames.encoding import Encoding
 from connectome_dagster.frames.fit import ExtraFields, Fit, Misfit, decode_uniform
+from tests.frames.batches import ENCODINGS, SCALARS, batches, encodings
 
 UTC = timezone.utc
 ZURICH = "Europe/Zurich"
@@ -77,37 +79,40 @@ def test_a_frame_that_was_written_is_equal_when_read_with_its_schema(array: pa.A
         assert again.to_pylist() == batch.slice(row, 1).to_pylist()
 
 
-def frames() -> st.SearchStrategy[pa.RecordBatch]:
-    types = st.sampled_from(sorted({array.type for array in ARRAYS}, key=str))
-    return st.lists(types, min_size=1, max_size=4).flatmap(
-        lambda chosen: st.integers(1, 5).flatmap(
-            lambda rows: st.tuples(
-                *(st.lists(values_of(t), min_size=rows, max_size=rows) for t in chosen)
-            ).map(
-                lambda columns: pa.RecordBatch.from_arrays(
-                    [
-                        pa.array(values, type_)
-                        for values, type_ in zip(columns, chosen, strict=True)
-                    ],
-                    names=[f"f{at}" for at in range(len(chosen))],
-                )
-            )
-        )
-    )
-
-
-def values_of(type_: pa.DataType) -> st.SearchStrategy[object]:
-    known = [value for array in ARRAYS if array.type == type_ for value in array.to_pylist()]
-    return st.sampled_from([None, *known])
-
-
-@settings(max_examples=100, deadline=None)
-@given(frames())
-def test_frames_become_documents_and_the_same_frames_again(batch: pa.RecordBatch) -> None:
-    piece = b",".join(encode_rows(batch)).decode()
+@settings(max_examples=300, deadline=None)
+@given(batches(), encodings)
+def test_frames_become_documents_and_the_same_frames_again_in_every_form(
+    batch: pa.RecordBatch, encoding: Encoding
+) -> None:
+    piece = b",".join(encode_rows(batch, encoding=encoding)).decode()
     again = read(piece, batch.schema)
-    assert again.schema.equals(batch.schema)
-    assert again.to_pylist() == batch.to_pylist()
+    assert again.equals(batch)
+    assert repr(again.to_pylist()) == repr(batch.to_pylist())  # to `equals` is -0.0 another 0.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(ENCODINGS), min_size=2, max_size=4), st.data())
+def test_documents_of_several_forms_fit_side_by_side(
+    chosen: list[Encoding], data: st.DataObject
+) -> None:
+    type_, values = data.draw(st.sampled_from(SCALARS))
+    items = data.draw(st.lists(st.none() | values, min_size=len(chosen), max_size=len(chosen)))
+    batch = pa.record_batch({"x": pa.array(items, type_)})
+    lines = [
+        encode_rows(batch.slice(row, 1), encoding=encoding)[0]
+        for row, encoding in enumerate(chosen)
+    ]
+    assert read(b",".join(lines).decode(), batch.schema).equals(batch)
+
+
+def test_text_without_a_zone_fits_instants_without_one_beside_text_with_one() -> None:
+    texts = ['"2018-02-01T00:00:00"', '"2018-02-01"', '"2018-02-01T01:00:00.000001+01:00"']
+    read_back = column(pa.timestamp("us"), *texts)
+    assert read_back == [
+        datetime(2018, 2, 1),
+        datetime(2018, 2, 1),
+        datetime(2018, 2, 1, 0, 0, 0, 1),
+    ]
 
 
 @pytest.mark.parametrize(

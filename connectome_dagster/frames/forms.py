@@ -1,0 +1,222 @@
+"""Whole columns of instants, decimals and bytes brought into forms that JSON has.
+
+Pure, and compiled: no value is looked at in Python. Which form is wanted is decided elsewhere, and
+so is what an error says of the column.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+# BSON's decimals have no more digits (IEEE 754 decimal128).
+DECIMAL_DIGITS = 34
+
+# Values up to this many bytes, on average, are encoded together: that takes up to 24 times their
+# memory, and saves a call for each, which beside longer values costs nothing.
+TOGETHER_BYTES = 256
+
+UUID_BYTES = 16
+_UUID_PARTS = [(0, 8), (8, 12), (12, 16), (16, 20), (20, 32)]  # of its 32 digits
+_UUID_LENGTH = 36
+
+_PER_MILLISECOND = {"s": 1, "ms": 1, "us": 10**3, "ns": 10**6}
+
+# Three zeros at the end are left out of each value by itself: what a row says does not depend on
+# the rows beside it.
+_NEEDLESS = {
+    "us": [r"(\.[0-9]{3})000Z$"],
+    "ns": [r"(\.[0-9]{6})000Z$", r"(\.[0-9]{3})000Z$"],
+}
+FOUR_DIGITS = "ISO text has years from 0000 to 9999 only"
+BETWEEN_MILLISECONDS = (
+    "the instant lies between two milliseconds, and only ISO text has finer ones; round it"
+)
+TOO_MANY_DIGITS = (
+    f"it has more than the {DECIMAL_DIGITS} digits of MongoDB's decimals; round it, or write "
+    "decimals as text"
+)
+_OUT_OF_RANGE = "its instants are out of range"
+
+
+class Unsayable(Exception):  # never leaves the package: the caller knows the column
+    """A value has no such form; `at` is its position, None if it is the whole column."""
+
+    def __init__(self, reason: str, at: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.at = at
+
+
+def iso_instants(array: pa.Array) -> pa.Array:
+    """ISO text in UTC: milliseconds as JavaScript prints them, more digits only where they count.
+
+    Raises:
+        Unsayable: a year that has not four digits.
+    """
+    unit = array.type.unit
+    array = array.cast(pa.timestamp(unit, "UTC"))
+    try:
+        text = array.cast(pa.timestamp("ms", "UTC")).cast(pa.string())
+    except pa.ArrowInvalid:
+        text = None
+    if text is None:
+        if unit not in _NEEDLESS:
+            raise Unsayable(_OUT_OF_RANGE)
+        text = array.cast(pa.string())
+        for digits in _NEEDLESS[unit]:
+            text = pc.replace_substring_regex(text, digits, r"\1Z")
+    return iso_years(pc.replace_substring(text, " ", "T", max_replacements=1))
+
+
+def iso_years(text: pa.Array) -> pa.Array:
+    """Check that years have four digits: all others are refused, or misread, by readers.
+
+    Raises:
+        Unsayable: one has not.
+    """
+    fits = pc.match_substring_regex(text, "^[0-9]{4}-")
+    if pc.all(fits).as_py() is False:
+        raise Unsayable(FOUR_DIGITS, fits.index(False).as_py())
+    return text
+
+
+def iso_dates(array: pa.Array) -> pa.Array:
+    """`"2018-02-01"`.
+
+    Raises:
+        Unsayable: as `iso_instants`.
+    """
+    return iso_years(array.cast(pa.date32()).cast(pa.string()))
+
+
+def epoch_milliseconds(array: pa.Array) -> pa.Array:
+    """Integers: milliseconds since 1970 in UTC.
+
+    Raises:
+        Unsayable: an instant between two milliseconds, or out of range.
+    """
+    counts = array.cast(pa.int64())
+    per = _PER_MILLISECOND[array.type.unit]
+    if per > 1:
+        between = counts.fill_null(0).to_numpy() % per != 0
+        if between.any():
+            raise Unsayable(BETWEEN_MILLISECONDS, int(between.argmax()))
+    try:
+        return array.cast(pa.timestamp("ms", array.type.tz)).cast(pa.int64())
+    except pa.ArrowInvalid:
+        pass
+    raise Unsayable(_OUT_OF_RANGE)
+
+
+def ejson_dates(array: pa.Array) -> pa.Array:
+    """`{"$date": {"$numberLong": …}}`.
+
+    Raises:
+        Unsayable: as `epoch_milliseconds`.
+    """
+    digits = epoch_milliseconds(array).cast(pa.string())
+    return _form("$date", _form("$numberLong", digits))
+
+
+def decimal_text(array: pa.Array) -> pa.Array:
+    """Text with all digits, those of the type's scale too."""
+    return array.cast(pa.string())
+
+
+def ejson_decimals(array: pa.Array) -> pa.Array:
+    """`{"$numberDecimal": …}`.
+
+    Raises:
+        Unsayable: a number with more digits than BSON's decimals have.
+    """
+    text = decimal_text(array)
+    if array.type.precision > DECIMAL_DIGITS:
+        # Zeros that the scale of the type alone asks for do not count.
+        shorter = pc.replace_substring_regex(text, r"\.?0+(E.*)?$", r"\1")
+        whole = pc.invert(pc.match_substring(text, "."))
+        text = pc.if_else(pc.or_(whole, _fits_decimal(text)), text, shorter)
+        fits = _fits_decimal(text)
+        if pc.all(fits).as_py() is False:
+            raise Unsayable(TOO_MANY_DIGITS, fits.index(False).as_py())
+    return _form("$numberDecimal", text)
+
+
+def _fits_decimal(text: pa.Array) -> pa.Array:
+    digits = pc.replace_substring_regex(text, r"^-?0*\.?0*|\.|E.*$", "")
+    return pc.less_equal(pc.utf8_length(digits), DECIMAL_DIGITS)
+
+
+def base64_text(array: pa.Array) -> pa.Array:
+    """Base64 of any type of binary, fixed sizes apart."""
+    if pa.types.is_binary_view(array.type):
+        array = pa.array(array.to_pylist(), pa.large_binary())  # older pyarrow has no cast of it
+    array = array.cast(pa.large_binary())
+    lengths = pc.binary_length(array).fill_null(0).to_numpy()
+    if lengths.sum() > TOGETHER_BYTES * len(array):
+        texts = (None if value is None else base64.b64encode(value) for value in array.to_pylist())
+        return pa.array(texts, pa.large_binary()).cast(pa.large_string())
+    # Each value stands in whole groups of three bytes, so that one call can encode all of them.
+    padded = (lengths + 2) // 3 * 3
+    ends = np.cumsum(padded)
+    groups = np.zeros(int(padded.sum()), dtype=np.uint8)
+    groups[
+        np.arange(lengths.sum()) + np.repeat(ends - padded - np.cumsum(lengths) + lengths, lengths)
+    ] = _bytes_of(array)
+    codes = np.frombuffer(bytearray(base64.b64encode(groups.data)), dtype=np.uint8)
+    text_ends = ends // 3 * 4
+    codes[text_ends[lengths % 3 != 0] - 1] = ord("=")
+    codes[text_ends[lengths % 3 == 1] - 2] = ord("=")
+    return _large_strings(text_ends, codes, array)
+
+
+def _bytes_of(array: pa.Array) -> npt.NDArray[np.uint8]:
+    """The bytes of all values of large binary; behind a null there may stand some."""
+    filled = array.fill_null(b"") if array.null_count else array
+    _, offsets, data = filled.buffers()
+    bounds = np.frombuffer(offsets, dtype=np.int64)[filled.offset : filled.offset + len(filled) + 1]
+    return np.frombuffer(data or b"", dtype=np.uint8)[bounds[0] : bounds[-1]]
+
+
+def _large_strings(
+    ends: npt.NDArray[np.int64], codes: npt.NDArray[np.uint8], like: pa.Array
+) -> pa.Array:
+    offsets = np.concatenate([np.zeros(1, dtype=np.int64), ends])
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(codes)]
+    texts = pa.Array.from_buffers(pa.large_string(), len(ends), buffers)
+    return pc.if_else(like.is_valid(), texts, None) if like.null_count else texts
+
+
+def ejson_binary(array: pa.Array) -> pa.Array:
+    """`{"$binary": {"base64": …, "subType": "00"}}`."""
+    text = base64_text(array)
+    subtypes = pa.repeat(pa.scalar("00"), len(text))
+    inner = pa.StructArray.from_arrays(
+        [text, subtypes], names=["base64", "subType"], mask=text.is_null()
+    )
+    return _form("$binary", inner)
+
+
+def uuid_text(array: pa.Array) -> pa.Array:
+    """The usual text of each UUID, from its 16 bytes."""
+    data = _bytes_of(array.cast(pa.large_binary()).fill_null(bytes(UUID_BYTES)))
+    digits = np.frombuffer(binascii.hexlify(data.data), dtype=np.uint8).reshape(-1, 2 * UUID_BYTES)
+    codes = np.full((len(array), _UUID_LENGTH), ord("-"), dtype=np.uint8)
+    for hyphens, (begin, end) in enumerate(_UUID_PARTS):
+        codes[:, begin + hyphens : end + hyphens] = digits[:, begin:end]
+    ends = np.arange(1, len(array) + 1, dtype=np.int64) * _UUID_LENGTH
+    return _large_strings(ends, codes.reshape(-1), array)
+
+
+def ejson_uuids(array: pa.Array) -> pa.Array:
+    """`{"$uuid": …}`."""
+    return _form("$uuid", uuid_text(array))
+
+
+def _form(name: str, values: pa.Array) -> pa.Array:
+    return pa.StructArray.from_arrays([values], names=[name], mask=values.is_null())
