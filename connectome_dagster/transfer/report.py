@@ -17,10 +17,12 @@ class WriteReport:
 
     Attributes:
         collection: the collection id.
-        operation: `"append"`, `"upsert"`, `"replace"`, `"update"`, `"insert"` or `"delete"`.
+        operation: `"append"`, `"upsert"`, `"replace"`, `"sync"`, `"update"`, `"insert"` or
+            `"delete"`.
         rows: rows of the frame that were handed in; 1 for a single document, 0 for a delete.
         inserted: documents created, as far as known.
         updated: documents changed, as far as known.
+        unchanged: rows that were there already and were not sent again, as far as known.
         deleted: documents removed, as far as known.
         batches: bodies of documents that were sent with success.
         requests: HTTP requests that were sent, retries and read-backs included.
@@ -28,7 +30,13 @@ class WriteReport:
         bytes_sent: bytes of request bodies, as sent.
         seconds: wall time of the whole write.
         load: load id that the documents carry, None if they carry none.
-        guarantee: what is promised of this write; see the table in the design of writing.
+        rejected: rows that the service refused, where they were to be skipped: their positions in
+            what was handed in, from 0, with its reasons.
+        guarantee: what is promised of this write once it is reported. `"enforced"`: its rows are
+            there exactly once, whatever happens. `"verified"`: nothing is lost, and nothing twice
+            unless a request that timed out is applied after it was read back as absent; `reconcile`
+            finds and removes that. `"at_least_once"`: nothing is lost; running it again may write
+            again.
     """
 
     collection: str
@@ -36,6 +44,7 @@ class WriteReport:
     rows: int
     inserted: int | None = None
     updated: int | None = None
+    unchanged: int | None = None
     deleted: int | None = None
     batches: int = 0
     requests: int = 0
@@ -43,6 +52,7 @@ class WriteReport:
     bytes_sent: int = 0
     seconds: float = 0.0
     load: str | None = None
+    rejected: tuple[tuple[int, str], ...] = ()
     guarantee: Guarantee = "at_least_once"
 
 
