@@ -195,7 +195,7 @@ def test_a_column_whose_name_is_no_text_is_refused(name: Any) -> None:
         (pd.Series([BIG, None], dtype="Int64"), [BIG, None]),
         (pd.Series([True, None], dtype="boolean"), [True, None]),
         (pd.Series(["a", "b", "a"], dtype="category"), ["a", "b", "a"]),
-        (pd.to_datetime(pd.Series(["2018-02-01", None])), ["2018-02-01T00:00:00.000", None]),
+        (pd.to_datetime(pd.Series(["2018-02-01", None])), ["2018-02-01T00:00:00.000Z", None]),
         (
             pd.to_datetime(pd.Series(["2018-02-01"])).dt.tz_localize("Europe/Zurich"),
             ["2018-01-31T23:00:00.000Z"],
