@@ -24,6 +24,7 @@ lint: $(ENV) ## ruff and mypy --strict
 
 bench: $(ENV) ## the package against what one would write by hand
 	@$(PY) -m pip install --quiet --disable-pip-version-check mongomock montydb || echo "make: no mongomock or montydb: their columns stay empty"
+	@sh benchmarks/install_dlt.sh $(PY) artefacts/dlt || echo "make: no dlt: its row stays empty"
 	@$(PY) -m benchmarks
 
 clean: ## remove the environment and what the commands above kept

@@ -1,8 +1,8 @@
-"""Runs the comparisons and prints them as a Markdown table; the numbers stay in a JSON file.
+"""Runs the comparisons and prints them as Markdown tables; the numbers stay in a JSON file.
 
-Each run has a fresh interpreter, the package and the alternative take turns, and the table shows
-medians: the machine is shared. Ends with an error when a side fails or when the two did not move
-the same documents, never for being slow.
+Each run has a fresh interpreter, all sides take turns, and the tables show medians: the machine is
+shared. Ends with an error when a side fails or when the two of a row did not move the same
+documents, never for being slow.
 """
 
 from __future__ import annotations
@@ -12,62 +12,45 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
 
 from benchmarks import local_server
-from benchmarks.data import documents_file, frame_file
-from benchmarks.report import Comparison, Run, machine, record, table
-from benchmarks.sides import ALL, FEW, MIXED
+from benchmarks.data import FLIGHTS, FRAMED, LARGE, body_file, flights_are_real, frame_file
+from benchmarks.report import (
+    Comparison,
+    Measured,
+    Run,
+    machine,
+    record,
+    table,
+    targets_table,
+)
+from benchmarks.rows import (
+    ROWS,
+    Body,
+    Subject,
+    bodies,
+    dlt_python,
+    held,
+    missing,
+    subjects,
+    times,
+)
+from benchmarks.sides import FEW, SIDES
 
 ROOT = Path(__file__).resolve().parent.parent
 
 DOCUMENTS = 200_000  # 46 MB of JSON
 QUICK_DOCUMENTS = 20_000
-FEW_DOCUMENTS = 100  # what a side handles before it is measured
 
-LOCAL_SERVER = "local server"  # its rows have targets and no package on the other side
+LOCAL_SERVER = "local server"  # its rows are measured otherwise, beside other servers
 LOCAL_DOCUMENTS = 100_000  # what its targets are for
 
-# One run of the slowest side takes seconds; a side that takes this long hangs.
+# One run of the slowest side takes a minute; a side that takes this long hangs.
 RUN_SECONDS = 900
-
-
-class Row(NamedTuple):
-    """A row of the table.
-
-    Attributes:
-        product: a side.
-        alternative: the side that it is compared with.
-        takes_frame: whether both are handed a DataFrame.
-        collection: what the product reads.
-        beside: what the alternative is called in the table.
-    """
-
-    product: str
-    alternative: str
-    takes_frame: bool = False
-    collection: str = ALL
-    beside: str = "by hand"
-
-    @property
-    def same(self) -> bool:
-        """Whether both move the same documents."""
-        return self.collection == ALL
-
-
-ROWS = {
-    "read: batches": Row("batches", "read by hand"),
-    "read: to_arrow": Row("arrow", "read by hand"),
-    "read: to_pandas": Row("pandas", "read by hand"),
-    "read: to_parquet": Row("parquet", "read by hand"),
-    "read: mixed field, batches": Row("batches", "batches", collection=MIXED, beside="not mixed"),
-    "read: beside the parser": Row("batches", "pyarrow in memory", beside="pyarrow, 2 threads"),
-    "append": Row("append", "append by hand", takes_frame=True),
-}
 
 
 class BenchmarkFailed(Exception):
@@ -79,9 +62,9 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
 
-def _output(*command: str) -> str:
+def _output(*command: str, python: str = sys.executable) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", *command],
+        [python, "-m", *command],
         cwd=ROOT,
         env=_environment(),
         stdout=subprocess.PIPE,
@@ -95,17 +78,12 @@ def _output(*command: str) -> str:
 
 
 @contextmanager
-def replaying(folder: Path, count: int) -> Iterator[str]:
-    """Start the server that replays what `benchmarks.data` wrote; yield its address."""
-    bodies = {
-        FEW: documents_file(folder, FEW_DOCUMENTS),
-        ALL: documents_file(folder, count),
-        MIXED: documents_file(folder, count, mixed=True),
-    }
+def replaying(files: Mapping[str, Path]) -> Iterator[str]:
+    """Start the server that replays the bodies in these files, by collection; yield its address."""
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "benchmarks.replay"),
-            *(f"{name}={path}" for name, path in bodies.items()),
+            *(f"{name}={path}" for name, path in files.items()),
         ],
         cwd=ROOT,
         stdin=subprocess.PIPE,
@@ -120,42 +98,100 @@ def replaying(folder: Path, count: int) -> Iterator[str]:
         yield address
 
 
-def _run(side: str, address: str, frame: str, collection: str, *, prove: bool) -> Run:
-    told = _output("benchmarks.sides", side, address, frame, collection, "prove" if prove else "")
-    return Run(**json.loads(told))
+class Bench:
+    """Measures subjects over what stands in a folder.
+
+    Args:
+        folder: for the documents, and for the environment that has dlt.
+        count: documents of the usual collection.
+        repeat: runs of each side; fewer of what takes long.
+    """
+
+    def __init__(self, folder: Path, count: int, repeat: int) -> None:
+        self._documents = folder.resolve() / "bench"
+        self._dlt = dlt_python(folder.resolve())
+        self._repeat = repeat
+        self._bodies = bodies(count)
+
+    def comparisons(self, names: Sequence[str]) -> list[Comparison]:
+        """Measure what some rows need, and compare."""
+        wanted = subjects(list(names))
+        files = self._prepared({FEW, *map(held, wanted)})
+        absent = {
+            subject: reason
+            for subject in wanted
+            if (reason := missing(subject, files[held(subject)].stat().st_size, self._dlt))
+        }
+        with replaying(files) as address:
+            measured = self._measured([each for each in wanted if each not in absent], address)
+        return [self._compared(name, measured, absent, files) for name in names]
+
+    def _prepared(self, names: set[str]) -> dict[str, Path]:
+        needed = {name: body for name, body in self._bodies.items() if name in names}
+        for body in needed.values():  # each in a process of its own: this one stays small
+            _output("benchmarks.data", str(self._documents), f"{body.shape}={body.documents}")
+        return {name: body_file(self._documents, *body) for name, body in needed.items()}
+
+    def _measured(self, wanted: list[Subject], address: str) -> dict[Subject, list[Run]]:
+        measured: dict[Subject, list[Run]] = {subject: [] for subject in wanted}
+        for turn in range(self._repeat):
+            for subject in wanted:
+                if turn < times(subject, self._repeat):
+                    print(f"{turn + 1}/{self._repeat} {', '.join(subject)}", file=sys.stderr)
+                    measured[subject].append(self._run(subject, address, first=turn == 0))
+        return measured
+
+    def _run(self, subject: Subject, address: str, *, first: bool) -> Run:
+        body = self._bodies[held(subject)]
+        frame = ""
+        if SIDES[subject.side].rows is not None:
+            assert body.shape in FRAMED
+            frame = str(frame_file(self._documents, *body))
+        # What is large is proved where it is not: its documents as objects fill the memory.
+        prove = "prove" if first and body.shape != LARGE else ""
+        python = str(self._dlt) if subject.side == "dlt" else sys.executable
+        told = _output("benchmarks.sides", *subject, frame, prove, address, python=python)
+        run = Run(**json.loads(told))
+        expected = rows_of(subject, body)
+        if run.rows != expected:
+            raise BenchmarkFailed(f"{', '.join(subject)}: {run.rows} rows of {expected}")
+        return run
+
+    def _compared(
+        self,
+        name: str,
+        measured: Mapping[Subject, list[Run]],
+        absent: Mapping[Subject, str],
+        files: Mapping[str, Path],
+    ) -> Comparison:
+        def side(subject: Subject | None) -> Measured | None:
+            if subject is None or subject in absent:
+                return None
+            body = held(subject)
+            size = files[body].stat().st_size / self._bodies[body].documents
+            return Measured(measured[subject], size)
+
+        row = ROWS[name]
+        product, alternative = side(row.product), side(row.alternative)
+        assert product is not None
+        if row.same and alternative is not None:
+            check_same(name, product.runs, alternative.runs)
+        why = absent.get(row.alternative, "") if row.alternative is not None else ""
+        return Comparison(name, product, alternative, row.beside, row.targets, why)
 
 
-def _compare(name: str, address: str, folder: Path, count: int, repeat: int) -> Comparison:
-    row = ROWS[name]
-    frame = str(frame_file(folder, count)) if row.takes_frame else ""
-    product: list[Run] = []
-    alternative: list[Run] = []
-    for turn in range(repeat):
-        print(f"{name}: {turn + 1} of {repeat}", file=sys.stderr)
-        product.append(_run(row.product, address, frame, row.collection, prove=turn == 0))
-        alternative.append(_run(row.alternative, address, frame, ALL, prove=turn == 0))
-    check_same(name, count, product, alternative, documents=row.same)
-    size = documents_file(folder, count).stat().st_size
-    return Comparison(name, size, product, alternative, row.beside)
+def rows_of(subject: Subject, body: Body) -> int:
+    """How many documents a subject moves: a write may take the first of them alone."""
+    return min(body.documents, SIDES[subject.side].rows or body.documents)
 
 
-def check_same(
-    name: str,
-    count: int,
-    product: Sequence[Run],
-    alternative: Sequence[Run],
-    *,
-    documents: bool = True,
-) -> None:
+def check_same(name: str, product: Sequence[Run], alternative: Sequence[Run]) -> None:
     """Refuse a comparison of sides that did not do the same.
 
     Raises:
-        BenchmarkFailed: rows are missing, or the documents differ.
+        BenchmarkFailed: the documents differ.
     """
-    for run in (*product, *alternative):
-        if run.rows != count:
-            raise BenchmarkFailed(f"{name}: {run.rows} rows of {count}")
-    if documents and product[0].digest != alternative[0].digest:
+    if product[0].digest is None or product[0].digest != alternative[0].digest:
         raise BenchmarkFailed(f"{name}: the two sides moved different documents")
 
 
@@ -165,7 +201,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--only",
         action="append",
         metavar="ROW",
-        help=f"one of {', '.join((*ROWS, LOCAL_SERVER))}, or its start",
+        help=f"one of {'; '.join((*ROWS, LOCAL_SERVER))}; or its start",
     )
     parser.add_argument("--repeat", type=int, help="runs of each side (5, or 2 with --quick)")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_DOCUMENTS:,} documents")
@@ -194,21 +230,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     options = _options(arguments)
     before = machine()
-    comparisons = _comparisons(options) if options.rows else []
+    bench = Bench(options.folder, options.documents, options.repeat)
+    comparisons = bench.comparisons(options.rows) if options.rows else []
     speeds = _local_server(options) if options.local_server else []
     kept = options.folder / "bench.json"
     kept.parent.mkdir(parents=True, exist_ok=True)
     numbers = {**record(comparisons, before), "local_server": [asdict(speed) for speed in speeds]}
     kept.write_text(json.dumps(numbers, indent=2), encoding="utf-8")
     print(
-        f"Medians of {options.repeat}; Python {before['python']},"
+        f"Medians of {options.repeat}, of fewer where a run takes long; Python {before['python']},"
         f" {before['processors']} processors, load {before['load_average']:.1f} at the start\n"
     )
     if comparisons:
-        print(
-            f"{options.documents:,} documents, {comparisons[0].bytes / 1e6:.1f} MB of JSON,"
-            f" each run in a fresh process:\n\n{table(comparisons)}\n"
-        )
+        print(f"{_described(comparisons, options)}\n\n{table(comparisons)}\n")
+        print(f"{targets_table(comparisons)}\n")
     if speeds:
         print(
             f"{min(options.documents, LOCAL_DOCUMENTS):,} documents in a server of their own:"
@@ -217,15 +252,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"All numbers: {kept}")
 
 
-def _comparisons(options: argparse.Namespace) -> list[Comparison]:
-    documents = options.folder.resolve() / "bench"
-    for count in (FEW_DOCUMENTS, options.documents):
-        _output("benchmarks.data", str(documents), str(count))
-    with replaying(documents, options.documents) as address:
-        return [
-            _compare(name, address, documents, options.documents, options.repeat)
-            for name in options.rows
-        ]
+def _described(comparisons: Sequence[Comparison], options: argparse.Namespace) -> str:
+    size = comparisons[0].product.row_bytes * options.documents / 1e6
+    told = f"{options.documents:,} documents, {size:.1f} MB of JSON, each run in a fresh process."
+    if any(FLIGHTS in each.name for each in comparisons):
+        told += f" The flights are {'real' if flights_are_real() else 'made up'}."
+    runs = [run for each in comparisons for run in each.product.runs]
+    guarantees = sorted({run.guarantee for run in runs if run.guarantee})
+    if guarantees:
+        told += f" Writes of the package reached: {', '.join(guarantees)}."
+    return told
 
 
 def _local_server(options: argparse.Namespace) -> list[local_server.Speed]:

@@ -2,17 +2,20 @@
 
 Raw sockets and large buffers, so that what is measured is the client. As a program it prints its
 address and ends when its standard input does. It knows no JSON: a read in the opposite order is
-answered with the last document, and what `batchwrite` sends is read to its end and dropped,
-but for the collection `kept`, whose bodies `GET /kept` gives back, once.
+answered with the last document, and what is written is read to its end and dropped.
 """
 
 from __future__ import annotations
 
+import mmap
 import re
 import socket
 import sys
 import threading
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 # A request's head that is longer is no request of ours.
 HEAD_BYTES = 64 * 1024
@@ -20,7 +23,16 @@ HEAD_BYTES = 64 * 1024
 # What is swallowed at a time: more than a socket's buffer holds, so one call empties it.
 SINK_BYTES = 1024 * 1024
 
-KEPT = "kept"
+# Collections that are written to; a read finds them empty. What is sent to `kept` is given back
+# by `GET /kept`, once; `delayed` answers a request after `DELAY_SECONDS`.
+SINK, KEPT, DELAYED = "sink", "kept", "delayed"
+DELAY_SECONDS = 0.010
+
+# A read of `slow-<collection>` is answered in so many pieces over so many seconds, and
+# `GET /sent/slow-<collection>` tells which share of the bytes has been sent.
+SLOW = "slow-"
+SLOW_SECONDS = 2.0
+SLOW_PIECES = 200
 
 # What a read asks when it has everything, to prove that it has: which document is the last.
 _ASKS_FOR_LAST = b'"sort":{"_id":-1}'
@@ -28,6 +40,9 @@ _DOCUMENT = b'{"_id"'
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)", re.IGNORECASE)
 _ACKNOWLEDGED = b'{"acknowledged":true}'
+
+# mmap has bytes' methods for what is done with a body here.
+Body: TypeAlias = "bytes | mmap.mmap"
 
 
 class Replay:
@@ -37,9 +52,10 @@ class Replay:
         bodies: what a read of a collection is answered with, by the collection's name.
     """
 
-    def __init__(self, bodies: dict[str, bytes]) -> None:
+    def __init__(self, bodies: Mapping[str, Body]) -> None:
         self._bodies = bodies
         self._kept: list[bytes] = []
+        self._sent: dict[str, float] = {}
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
 
@@ -69,7 +85,19 @@ class Replay:
                 body, early = self._body(connection, head, early, buffer, keep=keep)
                 status, answer = self._answer(method.decode("ascii"), path, body)
                 connection.sendall(_answer_head(status, len(answer)))
-                connection.sendall(answer)
+                slow = "readwithquery" in path and _ASKS_FOR_LAST not in body
+                slow = slow and path[-1].startswith(SLOW)
+                for piece in self._slowly(path[-1], answer) if slow else (answer,):
+                    connection.sendall(piece)
+
+    def _slowly(self, collection: str, answer: Body) -> Iterator[memoryview]:
+        start, view = time.monotonic(), memoryview(answer)
+        size = -(-len(view) // SLOW_PIECES)
+        for end in range(size, len(view) + size, size):
+            # Counted before it is sent: what is still on its way has been sent.
+            self._sent[collection] = min(1.0, end / len(view))
+            yield view[end - size : end]
+            time.sleep(max(0.0, start + SLOW_SECONDS * end / len(view) - time.monotonic()))
 
     def _body(
         self,
@@ -95,14 +123,14 @@ class Replay:
                 kept += view[:size]
         return bytes(kept), early
 
-    def _answer(self, method: str, path: list[str], body: bytes) -> tuple[int, bytes]:
-        # /collection/<verb>/<credential>/<collection id>, or /kept
+    def _answer(self, method: str, path: list[str], body: bytes) -> tuple[int, Body]:
+        # /collection/<verb>/<credential>/<collection id>, /kept or /sent/<collection id>
         verb, collection = (path[2], path[4]) if len(path) == 5 else ("", path[-1])
-        if (method, verb) == ("POST", "readwithquery") and collection in self._bodies:
-            found = self._bodies[collection]
-            last = found.rfind(_DOCUMENT) if _ASKS_FOR_LAST in body else -1
-            return 200, found if last < 0 else b"[" + found[last:]
-        if (method, verb) == ("POST", "batchwrite"):
+        if (method, verb) == ("POST", "readwithquery"):
+            return self._found(collection, body)
+        if (method, verb) in (("POST", "batchwrite"), ("POST", "updatewithupsert")):
+            if collection == DELAYED:
+                time.sleep(DELAY_SECONDS)
             if collection == KEPT:
                 with self._lock:
                     self._kept.append(body)
@@ -111,7 +139,18 @@ class Replay:
             with self._lock:
                 kept, self._kept = self._kept, []
             return 200, b"[" + b",".join(kept) + b"]"
+        if (method, path[:2]) == ("GET", ["", "sent"]):
+            return 200, b"%.6f" % self._sent.get(collection, 1.0)
         return 404, b'{"error":"this server only replays"}'
+
+    def _found(self, collection: str, asked: bytes) -> tuple[int, Body]:
+        if collection in (SINK, KEPT, DELAYED):
+            return 200, b"[]"
+        body = self._bodies.get(collection.removeprefix(SLOW))
+        if body is None:
+            return 404, b'{"error":"no such collection"}'
+        last = body.rfind(_DOCUMENT) if _ASKS_FOR_LAST in asked else -1
+        return 200, body if last < 0 else b"[" + body[last:]
 
 
 def _answer_head(status: int, length: int) -> bytes:
@@ -135,9 +174,15 @@ def _head(connection: socket.socket, early: bytes) -> tuple[bytes, bytes]:
     return early[: end + 2], early[end + 4 :]
 
 
-def _bodies(arguments: list[str]) -> dict[str, bytes]:
+def mapped(file: Path) -> mmap.mmap:
+    """A file's bytes, without a copy of them."""
+    with file.open("rb") as opened:
+        return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _bodies(arguments: list[str]) -> dict[str, Body]:
     pairs = (argument.partition("=") for argument in arguments)
-    return {name: Path(file).read_bytes() for name, _, file in pairs}
+    return {name: mapped(Path(file)) for name, _, file in pairs}
 
 
 if __name__ == "__main__":
