@@ -137,14 +137,22 @@ class OutcomeUnknown(ServiceError):
     Attributes:
         load: the load id of what was written, None for a write without one.
         keys: the keys of the rows whose fate is unknown, as far as they have keys.
+        retry_after: seconds that the service asked to wait, None if it did not say.
     """
 
     def __init__(
-        self, message: str, *, load: str | None = None, keys: Sequence[Any] = (), **where: Any
+        self,
+        message: str,
+        *,
+        load: str | None = None,
+        keys: Sequence[Any] = (),
+        retry_after: float | None = None,
+        **where: Any,
     ) -> None:
         super().__init__(message, **where)
         self.load = load
         self.keys = tuple(keys)
+        self.retry_after = retry_after
 
 
 class ReadInterrupted(ServiceError):
