@@ -27,7 +27,7 @@ credential: whoever raises one of these has redacted what came from outside.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
@@ -156,15 +156,26 @@ class OutcomeUnknown(ServiceError):
 
 
 class ReadInterrupted(ServiceError):
-    """The body broke off before its end.
+    """The body broke off before its end, or more documents are there and cannot be asked for.
 
     Attributes:
         rows: documents that were handed out before the break.
+        last_key: what the documents are ordered by, with the values in the last of those, as JSON
+            shows them: `{"_id": "64f0c1…"}` for one. A filter from there on finds the rest. Empty
+            where none was handed out, and where they came in no order.
     """
 
-    def __init__(self, message: str, *, rows: int = 0, **where: Any) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        rows: int = 0,
+        last_key: Mapping[str, Any] | None = None,
+        **where: Any,
+    ) -> None:
         super().__init__(message, **where)
         self.rows = rows
+        self.last_key = dict(last_key or {})
 
 
 class MalformedResponse(ServiceError):
@@ -172,15 +183,27 @@ class MalformedResponse(ServiceError):
 
 
 class SchemaConflict(ConnectomeError):
-    """A value does not fit the type that its field was given.
+    """A value does not fit the type that its field was given, or has in other documents.
 
     Attributes:
         field: path of the field, `"properties.mag"` for one.
+        document: position of the first such document among those that were handed out, from 0;
+            None where they come in no order, with `split`.
+        id: its `_id` as JSON shows it, None if it shows none.
     """
 
-    def __init__(self, message: str, *, field: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str = "",
+        document: int | None = None,
+        id: Any = None,  # noqa: A002 - the service's word for it
+    ) -> None:
         super().__init__(message)
         self.field = field
+        self.document = document
+        self.id = id
 
 
 class SchemaDrift(ConnectomeError):

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 ID = "_id"
+
+TOLD = 200  # characters of a value in a message: a key is shorter, and a document can be megabytes
 
 # MongoDB's order between types ("Comparison/Sort Order" of its manual), by the names of $type.
 # What is null and what is missing are one bracket, which $type does not find.
@@ -188,6 +191,38 @@ def is_certain(key: Key) -> bool:
 def shows_id(document: msgspec.Raw) -> bool:
     """Whether a document has an `_id`."""
     return ID in msgspec.json.decode(document, type=dict[str, msgspec.Raw])
+
+
+def shown(document: bytes | msgspec.Raw, names: Iterable[str]) -> dict[str, Any]:
+    """What a document shows of fields, as JSON does; without those that it does not show.
+
+    Example:
+        >>> shown(b'{"_id": 7, "a": {"b": [1]}}', ["a.b", "a.c", "_id"])
+        {'a.b': [1], '_id': 7}
+    """
+    found = {}
+    for name in names:
+        at: Any = msgspec.Raw(document)
+        for part in name.split("."):
+            inside = bytes(memoryview(at)[:1]) == b"{"
+            at = msgspec.json.decode(at, type=dict[str, msgspec.Raw]).get(part) if inside else None
+            if at is None:
+                break
+        else:
+            with suppress(msgspec.DecodeError):  # a number that nothing here holds
+                found[name] = msgspec.json.decode(at)
+    return found
+
+
+def told(values: Mapping[str, Any]) -> str:
+    """Fields and their values for a message, long ones cut.
+
+    Example:
+        >>> told({"n": 5, "_id": "a"})
+        'n 5, _id "a"'
+    """
+    texts = ((name, msgspec.json.encode(value).decode()) for name, value in values.items())
+    return ", ".join(f"{name} {text[:TOLD]}{'…' * (len(text) > TOLD)}" for name, text in texts)
 
 
 def _shape(value: Any) -> str:

@@ -6,6 +6,7 @@ pieces decode to, and what comes of that, is the caller's.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -17,8 +18,10 @@ from connectome_dagster.api.client import Body, Client
 from connectome_dagster.api.credentials import Credentials, redact
 from connectome_dagster.api.endpoints import Call
 from connectome_dagster.errors import ConnectomeError, MalformedResponse, ReadInterrupted
+from connectome_dagster.frames.plain import plain_documents
 from connectome_dagster.frames.schema import Path, show_path
 from connectome_dagster.frames.split import PIECE_BYTES, Splitter
+from connectome_dagster.transfer.cursor import told
 from connectome_dagster.transfer.pages import Progress, Take, Walk
 from connectome_dagster.transfer.pipeline import Pipeline
 from connectome_dagster.transfer.ranges import outside
@@ -100,6 +103,18 @@ class Source:
     def strategy(self) -> Strategy:
         return "stream" if self.paging is None else self.paging.strategy
 
+    @property
+    def in_order(self) -> bool:
+        """Whether the documents come one reader's after the other."""
+        return self.paging is None or self.paging.split == 1
+
+    def redacted(self, text: str) -> str:
+        return redact(text, self.credentials.secrets)
+
+    def redacted_key(self, key: Mapping[str, Any]) -> dict[str, Any]:
+        """A key for an error, as plain JSON."""
+        return dict(json.loads(self.redacted(json.dumps(key))))
+
     def run(
         self,
         decode_piece: Callable[[bytes], T],
@@ -125,12 +140,14 @@ class Source:
         def fetch(call: Call) -> Generator[tuple[bytes, T], None, None]:
             return self._fetch(call if self.paging else self.call, decode_piece, tally)
 
-        take = Take(fetch, count, part)
+        def look(call: Call) -> Generator[bytes, None, None]:
+            with closing(self._fetch(call, plain_documents, tally)) as items:
+                yield from (piece for piece, _ in items)
+
+        take = Take(fetch, look, count, part)
         paging = self.paging or Paging(Search(self.call.collection), "stream")
-        if paging.split == 1:
-            running = Walk(paging, take, tally.progress).run()
-        else:
-            running = _in_ranges(paging, take, tally.progress)
+        walk = Walk(paging, take, tally.progress)
+        running = walk.run() if self.in_order else _in_ranges(walk, take, tally.progress)
         try:
             with closing(running) as decoded:
                 yield from decoded
@@ -138,7 +155,7 @@ class Source:
             trouble = error
         else:
             return
-        raise self._located(trouble, tally.progress.rows)
+        raise self._located(trouble, tally.progress.rows, walk.last_key())
 
     def _fetch(
         self, call: Call, decode_piece: Callable[[bytes], T], tally: Tally
@@ -153,20 +170,26 @@ class Source:
             finally:
                 tally.add(body)
 
-    def _located(self, trouble: ReadInterrupted | MalformedResponse, rows: int) -> ConnectomeError:
+    def _located(
+        self, trouble: ReadInterrupted | MalformedResponse, rows: int, last_key: Mapping[str, Any]
+    ) -> ConnectomeError:
         where: dict[str, Any] = {"verb": self.call.verb, "collection": self.call.collection}
         place = f"{self.call.verb} of collection {self.call.collection!r}"
         text = str(trouble)
-        text = text if text.startswith(place) else f"{place}: {text}"
-        text = redact(text, self.credentials.secrets)
+        text = self.redacted(text if text.startswith(place) else f"{place}: {text}")
         if isinstance(trouble, MalformedResponse):
             return MalformedResponse(text, **where)
-        return ReadInterrupted(f"{text} ({rows} documents had arrived)", rows=rows, **where)
+        key = self.redacted_key(last_key)
+        arrived = f"{rows} documents had arrived"
+        if key:
+            arrived += f", the last with {told(key)}: a filter from there on finds the rest"
+        return ReadInterrupted(f"{text} ({arrived})", rows=rows, last_key=key, **where)
 
 
-def _in_ranges(paging: Paging, take: Take[T], progress: Progress) -> Generator[T, None, None]:
+def _in_ranges(walk: Walk[T], take: Take[T], progress: Progress) -> Generator[T, None, None]:
     """Read ranges of the cursor at a time, and at last whatever is in none of them."""
-    parts = Walk(paging, take, Progress()).ranges(paging.split)
+    paging = walk.paging
+    parts = walk.ranges(paging.split)
     each = [Progress() for _ in parts]
     readers = [Walk(paging.of(part), take, own).run for part, own in zip(parts, each, strict=True)]
     rest = Progress(proved=True)

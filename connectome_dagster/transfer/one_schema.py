@@ -5,13 +5,12 @@ Knows schemas and batches; neither where these come from nor what is made of the
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 
 import pyarrow as pa
 
 from connectome_dagster.errors import SchemaDrift
-from connectome_dagster.frames.fit import Misfit, first_value
 from connectome_dagster.frames.schema import (
     Path,
     Unmergeable,
@@ -33,8 +32,6 @@ class GrowingSchema:
     def __init__(self, schema: pa.Schema) -> None:
         self.schema = schema
         self.conflicts: frozenset[Path] = frozenset()
-        self.first: Misfit | None = None  # its row is counted from `rows`
-        self.rows = 0
 
     def watch(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -42,22 +39,13 @@ class GrowingSchema:
                 self._widen(batch)
             except Unmergeable as unmergeable:
                 self.conflicts |= frozenset(unmergeable.kinds)
-                if self.first is None:
-                    self.first = several(unmergeable.kinds, batch)
             if not self.conflicts:
-                self.rows += batch.num_rows
                 yield batch
 
     def _widen(self, batch: pa.RecordBatch) -> None:
         merged = merge_schemas(self.schema, batch.schema)
         check_wholes(batch, merged)
         self.schema = merged
-
-
-def several(conflicts: Mapping[Path, Iterable[str]], batch: pa.RecordBatch | None = None) -> Misfit:
-    path, kinds = next(iter(conflicts.items()))
-    row = 0 if batch is None else first_value(batch, path)
-    return Misfit(path, f"{' and '.join(kinds)} in one field", row)
 
 
 def of_one_schema(

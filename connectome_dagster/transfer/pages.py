@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -36,6 +36,7 @@ from connectome_dagster.transfer.cursor import (
     from_here,
     is_certain,
     sayings,
+    shown,
     shows_id,
     ways,
 )
@@ -73,9 +74,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class Take(Generic[T]):
-    """What a walk needs to know of what documents are decoded into."""
+    """What a walk needs to know of what documents are decoded into.
+
+    Attributes:
+        fetch: sends a call, and gives each piece of its response with what it decodes to.
+        look: the same for what is not handed out: the pieces alone.
+        count: how many documents it decoded.
+        part: those from a position on, so many of them or all.
+    """
 
     fetch: Callable[[Call], Generator[tuple[bytes, T], None, None]]
+    look: Callable[[Call], Generator[bytes, None, None]]
     count: Callable[[T], int]
     part: Callable[[T, int, int | None], T]
 
@@ -90,7 +99,7 @@ class Walk(Generic[T]):
     """
 
     def __init__(self, paging: Paging, take: Take[T], progress: Progress) -> None:
-        self._paging = paging
+        self.paging = paging
         self._search = paging.search
         self._take = take
         self._progress = progress
@@ -122,7 +131,7 @@ class Walk(Generic[T]):
             self._gained = self._bytes = self._overlap = 0
             try:
                 ended = yield from self._response()
-                self._progress.proved = ended and self._paging.strategy != "stream"
+                self._progress.proved = ended and self.paging.strategy != "stream"
             except ReadInterrupted as interrupted:
                 broke = interrupted
             except Unprovable as unprovable:
@@ -138,6 +147,15 @@ class Walk(Generic[T]):
                 ended = self._after_break(broke, fruitless)
             elif not ended:
                 ended = self._after_response()
+
+    def last_key(self) -> dict[str, Any]:
+        """What orders the documents, with the values in the last one that was handed out.
+
+        Empty if none was, or if nothing orders them.
+        """
+        order = self.paging.order
+        names = self._search.sort or {} if order is None else order.sort
+        return shown(_documents(self._last_piece)[-1], names) if self._last_piece else {}
 
     def _response(self) -> Generator[T, None, bool]:
         """Hand out one response; whether it showed that there is no more."""
@@ -190,12 +208,12 @@ class Walk(Generic[T]):
             return self._unproved(why_not, None)
         seen = self._gained + self._overlap
         fitting = PAGE_BYTES * seen // max(1, self._bytes)
-        self._size = min(self._paging.page_rows, max(1, fitting))
+        self._size = min(self.paging.page_rows, max(1, fitting))
         self._seems_all, self._whole = self._whole, False
         return False
 
     def _after_break(self, broke: ReadInterrupted, fruitless: int) -> bool:
-        if self._paging.strategy == "stream" or fruitless > FRUITLESS_BREAKS:
+        if self.paging.strategy == "stream" or fruitless > FRUITLESS_BREAKS:
             raise broke
         if self._is_enough():
             return True
@@ -221,12 +239,12 @@ class Walk(Generic[T]):
         return True
 
     def _no_order(self) -> str:
-        return self._paging.why_not if self._paging.order is None else ""
+        return self.paging.why_not if self.paging.order is None else ""
 
     def _go_on(self) -> str:
         """Move the anchor to the last document; why that is not possible, if it is not."""
-        if self._paging.order is None:
-            return self._paging.why_not or "it is read as one stream"
+        if self.paging.order is None:
+            return self.paging.why_not or "it is read as one stream"
         try:
             key = self._key_of_last()
         except Unprovable as unprovable:
@@ -254,7 +272,7 @@ class Walk(Generic[T]):
 
     def _smaller(self) -> bool:
         """Ask for less from now on; whether that is possible."""
-        if self._paging.order is None or (self._size == 1 and not self._whole):
+        if self.paging.order is None or (self._size == 1 and not self._whole):
             return False
         self._size = self._size if self._whole else max(1, self._size // 2)
         self._whole = False
@@ -262,13 +280,13 @@ class Walk(Generic[T]):
 
     def _unproved(self, why_not: str, broke: ReadInterrupted | None) -> bool:
         """The read cannot go on: it is complete as far as it is known, or an error."""
-        strategy = self._paging.strategy
+        strategy = self.paging.strategy
         advice = f"{why_not}: choose a field that is there, unique and comparable as cursor"
         if broke is not None:
             raise ReadInterrupted(f"{broke}. It cannot go on, since {advice}")
         if strategy == "stream":
             return True
-        follows = self._follows() if self._paging.order is not None else None
+        follows = self._follows() if self.paging.order is not None else None
         if follows is False:
             self._progress.proved = True
             return True
@@ -491,11 +509,11 @@ class Walk(Generic[T]):
     def _first_of(self, more: Filter, order: Order, *, rows: int = 1) -> Key | None:
         query = both(dict(self._search.query), more)
         asked = replace(self._search, query=query, sort=order.sort, limit=rows)
-        with closing(self._take.fetch(asked.call())) as items:
-            first = next(items, None)
+        with closing(self._take.look(asked.call())) as pieces:
+            first = next(pieces, None)
         if first is None:
             return None
-        documents = _documents(first[0])
+        documents = _documents(first)
         keys = [self._order.key(document) for document in documents[:rows]]
         shared = len(keys) > 1 and keys[0].text == keys[1].text
         self._seen = b"" if shared else bytes(documents[0])

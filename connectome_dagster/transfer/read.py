@@ -18,15 +18,17 @@ import pyarrow as pa
 
 from connectome_dagster.errors import ConfigurationError, SchemaConflict
 from connectome_dagster.frames.decode import Decoded, Hints, decode
-from connectome_dagster.frames.fit import Fit, Misfit, OnConflict, decode_uniform
+from connectome_dagster.frames.fit import Fit, Misfit, OnConflict
 from connectome_dagster.frames.plain import plain_documents
 from connectome_dagster.frames.schema import Path, Unmergeable, conform, show_path
+from connectome_dagster.transfer.cursor import ID, shown, told
 from connectome_dagster.transfer.fetch import Source, Tally
 from connectome_dagster.transfer.fields import without
 from connectome_dagster.transfer.marks import BOOKKEEPING
-from connectome_dagster.transfer.one_schema import GrowingSchema, of_one_schema, several
+from connectome_dagster.transfer.one_schema import GrowingSchema, of_one_schema
 from connectome_dagster.transfer.parquet import ParquetParts
 from connectome_dagster.transfer.report import ReadReport
+from connectome_dagster.transfer.strict import Piece, Strict, without_fields
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,21 +119,43 @@ class Documents:
         A missing field stays missing, integers keep every digit, and Extended JSON stays as it
         is. A number with a fraction or an exponent that no float holds is a `decimal.Decimal`.
 
+        With the `schema` of `find` they have its fields and values instead, as
+        `to_arrow().to_pylist()` has: a missing field is None, an instant a datetime. With
+        `on_conflict="error"` they are as the service sent them, or `SchemaConflict`.
+
         Raises:
             What `to_arrow` raises.
         """
-        documents: list[dict[str, Any]] = []
-        hidden, nested = self._names_hidden(), self._nested_hidden()
+        if self._fit is not None:
+            return list(self.to_arrow().to_pylist())
+        return self._uniform_list() if self._on_conflict == "error" else self._list()
 
+    def _list(self) -> list[dict[str, Any]]:
         def decode_piece(piece: bytes) -> list[dict[str, Any]]:
-            return plain_documents(without(piece, nested) if nested else piece)
+            return plain_documents(self._shown(piece))
 
+        documents: list[dict[str, Any]] = []
         for piece in self._run(decode_piece, len, _part_of_list, Tally()):
-            for name in hidden:
-                for document in piece:
-                    document.pop(name, None)
-            documents += piece
+            documents += map(self._without_hidden, piece)
         return documents
+
+    def _uniform_list(self) -> list[dict[str, Any]]:
+        tally = Tally()
+        hints = self._hints()
+        while True:
+            documents: list[dict[str, Any]] = []
+            strict = Strict(hints, self._names_hidden(), None)
+            for piece, _ in self._checked(strict, tally):
+                text = b",".join(piece.documents)
+                documents += map(self._without_hidden, plain_documents(text))
+            if not strict.undecided:
+                return documents
+            hints = hints.with_text(strict.undecided)
+
+    def _without_hidden(self, document: dict[str, Any]) -> dict[str, Any]:
+        for name in self._names_hidden():
+            document.pop(name, None)
+        return document
 
     def reader(self) -> pa.RecordBatchReader:
         """Read as a stream of record batches, in memory that does not grow with the data.
@@ -200,8 +224,6 @@ class Documents:
             with closing(self._decoded(hints, tally)) as batches:
                 taken = take(growing.watch(batches))
             conflicts = growing.conflicts
-            if growing.first is not None and self._on_conflict == "error":
-                raise self._conflict(growing.first, growing.rows)
             if not conflicts:
                 try:
                     return finish(taken, growing.schema)
@@ -209,34 +231,45 @@ class Documents:
                     # An early batch of integers that floats do not hold, and floats came later.
                     kinds = unmergeable.kinds
                 conflicts = frozenset(kinds)
-                if self._on_conflict == "error":
-                    raise self._conflict(several(kinds), None)
             hints = hints.with_text(conflicts)
 
     def _decoded(self, hints: Hints, tally: Tally) -> Generator[pa.RecordBatch, None, None]:
-        learned = hints
-        hidden, nested = self._names_hidden(), self._nested_hidden()
+        if self._fit is None and self._on_conflict == "text":
+            decoded: Iterator[Decoded] = self._leniently(hints, tally)
+        else:
+            strict = Strict(hints, self._names_hidden(), self._fit)
+            decoded = (each for _, each in self._checked(strict, tally))
+        for each in decoded:
+            tally.note(each.conflicts)
+            yield each.batch
+
+    def _leniently(self, learned: Hints, tally: Tally) -> Iterator[Decoded]:
+        """Decode what comes, whatever it is."""
+        hidden = self._names_hidden()
 
         def decode_piece(piece: bytes) -> Decoded:
-            text = without(piece, nested) if nested else piece
-            if self._fit is not None:
-                return self._fit.decode(text, learned, hidden)
-            if self._on_conflict == "error":
-                return decode_uniform(text, learned, hidden)
-            return decode(text, learned)
+            return decode(self._shown(piece), learned)
 
-        try:
-            for decoded in self._run(decode_piece, _rows_of, _part_of_batch, tally):
-                learned = learned.after(decoded)
-                conflicts = decoded.conflicts.items()
-                tally.note({path: kinds for path, kinds in conflicts if path[0] not in hidden})
-                dropped = [name for name in decoded.batch.schema.names if name in hidden]
-                yield decoded.batch.drop_columns(dropped) if dropped else decoded.batch
-        except Misfit as error:
-            misfit = error
-        else:
-            return
-        raise self._conflict(misfit, tally.progress.rows)
+        for decoded in self._run(decode_piece, _rows_of, _part_of_batch, tally):
+            learned = learned.after(decoded)
+            yield without_fields(decoded, hidden)
+
+    def _checked(self, strict: Strict, tally: Tally) -> Iterator[tuple[Piece, Decoded]]:
+        """Decode what comes, and refuse the first document that does not fit."""
+
+        def decode_piece(piece: bytes) -> Piece:
+            return strict.decode(self._shown(piece))
+
+        with closing(self._run(decode_piece, _rows_meant, Piece.part, tally)) as pieces:
+            for piece in pieces:
+                try:
+                    decoded = strict.check(piece)
+                except Misfit as error:
+                    misfit = error
+                else:
+                    yield piece, decoded
+                    continue
+                raise self._conflict(misfit, piece, tally.progress.rows - piece.rows)
 
     def _hints(self) -> Hints:
         return Hints() if self._fit is None else self._fit.hints()
@@ -244,19 +277,24 @@ class Documents:
     def _schema(self) -> pa.Schema:
         return pa.schema([]) if self._fit is None else self._fit.schema
 
-    def _conflict(self, misfit: Misfit, rows_before: int | None) -> SchemaConflict:
-        where = ""
-        if rows_before is not None:
-            where = f"document {rows_before + misfit.row} (counted from 0): "
+    def _conflict(self, misfit: Misfit, piece: Piece, rows_before: int) -> SchemaConflict:
+        place = f"{self._source.call.verb} of collection {self.collection!r}: "
+        document = None
+        if self._source.in_order:
+            document = rows_before + misfit.row
+            place += f"document {document} (counted from 0), "
+        key = shown(piece.documents[misfit.row], [ID])
+        place += f"{told(key)}: " if key else ""
         advice = (
             "leave on_conflict unset to read such a field as text"
             if self._fit is None
             else "change the type, leave the field out with project, or leave schema unset"
         )
-        place = f"{self._source.call.verb} of collection {self.collection!r}"
         return SchemaConflict(
-            f"{place}: {where}{misfit}; {advice}",
+            self._source.redacted(f"{place}{misfit}; {advice}"),
             field=show_path(misfit.path),
+            document=document,
+            id=self._source.redacted_key(key).get(ID),
         )
 
     def _names_hidden(self) -> frozenset[str]:
@@ -265,6 +303,11 @@ class Documents:
 
     def _nested_hidden(self) -> list[Path]:
         return [path for path in self._hidden() if len(path) > 1]
+
+    def _shown(self, piece: bytes) -> bytes:
+        """A piece without the fields that are hidden inside others."""
+        nested = self._nested_hidden()
+        return without(piece, nested) if nested else piece
 
     def _hidden(self) -> frozenset[Path]:
         paging = self._source.paging
@@ -276,10 +319,14 @@ class Documents:
         count: Callable[[T], int],
         part: Callable[[T, int, int | None], T],
         tally: Tally,
-    ) -> Iterator[T]:
+    ) -> Generator[T, None, None]:
         """Read to the end and give what the pieces decode to; the report stands there."""
         yield from self._source.run(decode_piece, count, part, tally)
         self.report = tally.report(self.collection, self._source.strategy)
+
+
+def _rows_meant(piece: Piece) -> int:
+    return piece.rows
 
 
 def _rows_of(decoded: Decoded) -> int:

@@ -142,7 +142,11 @@ def ranges_of(docs: Any, parts: int) -> list[dict[str, Any]]:
         yield from docs._source._fetch(call, lambda _piece: None, TallyOfNothing())
 
     paging: Paging = docs._source.paging
-    take: Take[None] = Take(fetch, lambda _item: 0, lambda item, _start, _rows: item)
+
+    def look(call: Any) -> Generator[bytes, None, None]:
+        return (piece for piece, _ in fetch(call))
+
+    take: Take[None] = Take(fetch, look, lambda _item: 0, lambda item, _start, _rows: item)
     return Walk(paging, take, Progress()).ranges(parts)
 
 
