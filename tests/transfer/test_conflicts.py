@@ -249,7 +249,8 @@ class TestAReadThatBroke:
         assert 0 < rows < 6
         assert key == {"a.k": (rows - 1) // 2}  # what the stream showed
         server.faults.replace([])
-        server.faults.add("cut", verb="readwithquery", bytes=60)
+        server.faults.add("cut", verb="readwithquery", nth=1, bytes=60)
+        server.faults.add("cut", verb="readwithquery", bytes=10)
         with pytest.raises(ReadInterrupted) as caught:
             things.find(sort={"a.k": -1}, project={"_id": 0}, strategy="pages").to_pylist()
         assert caught.value.rows == 1
