@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from connectome_dagster.frames.compiled import Uncertain, decode_compiled
 from connectome_dagster.frames.exact import Value, decode_field
+from connectome_dagster.frames.repeats import repeated_names
 from connectome_dagster.frames.schema import ITEM, Path
 
 # Each field that the compiled reader stumbles over costs another attempt; a piece with more of
@@ -37,12 +38,14 @@ class Taken(NamedTuple):
         strings: fields whose strings look like dates, besides those that were known.
         apart: fields that were decoded by themselves.
         conflicts: of those, what became text for having several kinds.
+        duplicated: names in them that stood more than once in one object.
     """
 
     batch: pa.RecordBatch
     strings: frozenset[Path]
     apart: frozenset[Path]
     conflicts: dict[Path, tuple[str, ...]]
+    duplicated: dict[Path, int]
 
 
 def decode_apart(
@@ -64,7 +67,7 @@ def decode_apart(
     """
     apart = _outermost(map(_liftable, apart | as_text))
     while len(apart) <= MAX_APART:
-        lifted = _lift(piece, apart, as_text) if apart else _Lifted(piece, {}, {})
+        lifted = _lift(piece, apart, as_text) if apart else _Lifted(piece, {}, {}, {})
         try:
             batch, guessed = decode_compiled(lifted.rest, strings)
         except Uncertain as uncertain:
@@ -76,7 +79,7 @@ def decode_apart(
         for path, column in lifted.columns.items():
             whole = _with_field(batch.to_struct_array(), path, column)
             batch = pa.RecordBatch.from_struct_array(whole)
-        return Taken(batch, guessed, apart, lifted.conflicts)
+        return Taken(batch, guessed, apart, lifted.conflicts, lifted.duplicated)
     raise Uncertain
 
 
@@ -99,6 +102,7 @@ class _Lifted(NamedTuple):
     rest: bytes  # with null in place of what was taken out
     columns: dict[Path, pa.Array]  # for each document; null where the rest has the value
     conflicts: dict[Path, tuple[str, ...]]
+    duplicated: dict[Path, int]
 
 
 def _lift(piece: bytes, paths: frozenset[Path], as_text: frozenset[Path]) -> _Lifted:
@@ -113,6 +117,7 @@ def _lift(piece: bytes, paths: frozenset[Path], as_text: frozenset[Path]) -> _Li
         raise Uncertain
     columns: dict[Path, pa.Array] = {}
     conflicts: dict[Path, tuple[str, ...]] = {}
+    duplicated: dict[Path, int] = {}
     taken: list[tuple[int, int]] = []
     for path, values in _values(rows, _tree(paths), ()):
         field = _Field(text, values)
@@ -120,8 +125,9 @@ def _lift(piece: bytes, paths: frozenset[Path], as_text: frozenset[Path]) -> _Li
         if column is not None:
             columns[path] = column
         conflicts |= found
+        duplicated |= field.duplicated(path)
         taken += field.taken
-    return _Lifted(_nulled(text, taken), columns, conflicts)
+    return _Lifted(_nulled(text, taken), columns, conflicts, duplicated)
 
 
 class _Field:
@@ -143,6 +149,7 @@ class _Field:
         self._strings = np.flatnonzero(first == ord('"'))
         absent = (self._begins < 0) | (first == ord("n"))
         self._others = np.flatnonzero(~absent & (first != ord('"')))
+        self._nested = np.flatnonzero((first == ord("{")) | (first == ord("[")))
         self.taken: list[tuple[int, int]] = []
 
     def decode(
@@ -162,6 +169,11 @@ class _Field:
         every = [*self._strings, *self._others]
         self._take(every)
         return decode_field(self._some(every), path, as_text)
+
+    def duplicated(self, path: Path) -> dict[Path, int]:
+        """Names that stand more than once in an object of this field."""
+        texts = [bytes(self._values[row]) for row in self._nested]  # type: ignore[arg-type]  # it is there
+        return repeated_names(b",".join(texts), path) if texts else {}
 
     def _some(self, rows: Iterable[int]) -> list[Value]:
         texts: list[Value] = [None] * len(self._values)

@@ -13,6 +13,7 @@ import pyarrow as pa
 from connectome_dagster.frames.apart import decode_apart
 from connectome_dagster.frames.compiled import Uncertain
 from connectome_dagster.frames.exact import check_utf8, decode_exactly
+from connectome_dagster.frames.repeats import repeated_names
 from connectome_dagster.frames.schema import Path
 
 
@@ -48,12 +49,15 @@ class Decoded:
         strings: fields for `Hints.strings` that were found out.
         apart: fields for `Hints.apart`.
         conflicts: fields that became text for having several types, with the kinds seen.
+        duplicated: names that stood more than once in one object, with the number of objects. The
+            last one counts, as in JavaScript, Python and MongoDB's drivers.
     """
 
     batch: pa.RecordBatch
     strings: frozenset[Path] = frozenset()
     apart: frozenset[Path] = frozenset()
     conflicts: dict[Path, tuple[str, ...]] = field(default_factory=dict)
+    duplicated: dict[Path, int] = field(default_factory=dict)
 
 
 def decode(piece: bytes, hints: Hints) -> Decoded:
@@ -67,5 +71,6 @@ def decode(piece: bytes, hints: Hints) -> Decoded:
         taken = decode_apart(piece, hints.strings, hints.apart, hints.as_text)
     except Uncertain:
         batch, conflicts = decode_exactly(piece, hints.as_text)
-        return Decoded(batch, conflicts=conflicts)
-    return Decoded(taken.batch, taken.strings, taken.apart, taken.conflicts)
+        return Decoded(batch, conflicts=conflicts, duplicated=repeated_names(piece))
+    # The compiled reader takes no object with a name twice, so there are none but in what it left.
+    return Decoded(taken.batch, taken.strings, taken.apart, taken.conflicts, taken.duplicated)

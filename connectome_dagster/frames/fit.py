@@ -11,7 +11,7 @@ import binascii
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
@@ -77,7 +77,7 @@ class Fit:
             batch = self._fitted(decoded.batch, hidden)
         except Misfit:
             batch = self._one_by_one(piece, hints, hidden)
-        return Decoded(batch, decoded.strings, decoded.apart)
+        return replace(decoded, batch=batch, conflicts={})
 
     def _fitted(self, batch: pa.RecordBatch, hidden: frozenset[str]) -> pa.RecordBatch:
         dropped = [name for name in batch.schema.names if name in hidden]
