@@ -1,8 +1,8 @@
 """Sends calls and streams bodies: the one place that imports the HTTP library.
 
 Turns every foreign error into ours, outside the `except` block, since the credential is in the
-URL. The library never sees that URL: it gets a stand-in, and our own connections put the
-credential in as the request line is written. Knows no documents: bytes in, bytes out.
+URL. The library makes connections, with TLS and through proxies, and never sees that URL: what is
+said on them is ours. Knows no documents: bytes in, bytes out.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import logging
 import os
 import random
 import re
-import threading
+import socket
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from http.client import HTTPException, HTTPResponse, IncompleteRead, RemoteDisconnected
+from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from ssl import SSLCertVerificationError, SSLContext, SSLError
@@ -32,18 +32,21 @@ from requests.utils import (
     get_environ_proxies,
     select_proxy,
 )
-from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, ProxyManager, Timeout
 from urllib3 import exceptions as foreign
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.util import Retry, Url, create_urllib3_context, make_headers, parse_url
+from urllib3.connection import HTTPConnection, HTTPSConnection, ProxyConfig
+from urllib3.util import Url, create_urllib3_context, make_headers, parse_url
 
+from connectome_dagster.api.connections import ClosedError, Connection, Connections, NoPlaceError
 from connectome_dagster.api.credentials import Credentials, redacted_start
 from connectome_dagster.api.endpoints import Call
 from connectome_dagster.api.retry import RetryPolicy, parse_retry_after
 from connectome_dagster.api.verdict import Trouble, error_of, may_repeat, of_status, of_success
+from connectome_dagster.api.wire import AnswerHead, NotHTTPError, framing_of, take_head
 from connectome_dagster.errors import ConfigurationError, ReadInterrupted
 
 _log = logging.getLogger(__name__)
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 # A body is handed out in pieces of at most this size: large enough that the cost per piece does
 # not count, small enough that a piece per reading thread is nothing.
@@ -57,14 +60,8 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_REFUSAL_BYTES = 4096
 EXCERPT_CHARACTERS = 500
 
-# Services close idle connections after five seconds and more. A write that must not be repeated
-# does not ride on a connection that may be closed under it: its outcome would be unknown.
-MAX_IDLE_SECONDS = 2.0
-
 # A timeout beyond a day is a mistake of units, and some platforms cannot count it.
 MAX_TIMEOUT_SECONDS = 86_400
-
-_STAND_IN = "credential-withheld"
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ class Body:
         self.retries = count.attempts - 1
         self.bytes_received = 0
         self._call = call
-        self._response = taken.response
+        self._reply = taken.reply
         self._start = taken.start
         self._rest = taken.rest
         self._failed = ""
@@ -153,7 +150,7 @@ class Body:
 
     def close(self) -> None:
         """Give the connection back; what has not been read is gone."""
-        _release(self._response)
+        self._reply.release()
         if not self._ended:
             self._failed = self._failed or "it was closed before its end"
 
@@ -216,14 +213,6 @@ class Client:
             raise ConfigurationError(
                 f"no_match_status is {no_match_status!r}: give a status from 400 to 599"
             )
-        self._options: dict[str, Any] = {
-            "retries": Retry(total=False),  # whether to repeat a call is not for the library to say
-            "redirect": False,  # the credential is in the URL
-            "timeout": Timeout(connect=connect_timeout, read=read_timeout),
-            "pool_timeout": connect_timeout,
-            "preload_content": False,
-            "decode_content": False,  # a piece of ours is bounded also after decompression
-        }
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
         self._retry = retry
@@ -232,24 +221,15 @@ class Client:
         self._sleep = sleep
         self._now = now
         self._random = random
-        self._headers = {
-            "Accept": "application/json",
-            "Accept-Encoding": "gzip",
-            "User-Agent": _user_agent(),
-        }
-        self._headers_of_bodies = {**self._headers, "Content-Type": "application/json"}
-        self._opener, base = _opener(self._origin, pool_size)
-        self._base = f"{base}{prefix}"
+        self._way = _way(self._origin, prefix, connect_timeout, read_timeout)
+        self._connections = Connections(self._way.connect, pool_size)
 
     def __repr__(self) -> str:
         return f"<Client {self._origin}>"
 
     def close(self) -> None:
         """Close the connections. A call after this is a `ConfigurationError`."""
-        if isinstance(self._opener, ProxyManager):
-            self._opener.clear()
-        else:
-            self._opener.close()
+        self._connections.close()
 
     def send(self, call: Call, credentials: Credentials) -> Answer:
         """Send a call, again where that is harmless, and return its whole answer.
@@ -270,7 +250,7 @@ class Client:
         """
         taken, count = self._exchange(call, credentials, whole=True)
         return Answer(
-            status=taken.response.status,
+            status=taken.reply.status,
             body=taken.start,
             requests=count.requests,
             retries=count.attempts - 1,
@@ -294,17 +274,19 @@ class Client:
         Example:
             client.observe(endpoints.read("movies"), credentials).status
         """
-        flight = self._flight(call, credentials)
-        response = self._open(call, flight, {"Content-Encoding": "gzip"} if packed else {})
-        if isinstance(response, Trouble):
-            trouble = response
+        flight = self._flight(
+            call, credentials, {"Content-Encoding": "gzip"} if packed else _NO_HEADERS
+        )
+        reply = self._open(flight)
+        if isinstance(reply, Trouble):
+            trouble = reply
         else:
             try:
-                return _observed(response, credentials)
+                return _observed(reply, credentials)
             except _BrokenError as broken:
-                trouble = Trouble("lost", f"the answer broke off: {broken.what}", response.status)
+                trouble = Trouble("lost", f"the answer broke off: {broken.what}", reply.status)
             finally:
-                _release(response)
+                reply.release()
         raise error_of(call, trouble, doubt=None, attempts=1, no_match_status=self._no_match_status)
 
     @contextmanager
@@ -370,57 +352,75 @@ class Client:
             no_match_status=self._no_match_status,
         )
 
-    def _flight(self, call: Call, credentials: Credentials) -> _Flight:
+    def _flight(
+        self,
+        call: Call,
+        credentials: Credentials,
+        more_headers: Mapping[str, str] = _NO_HEADERS,
+    ) -> _Flight:
         # In a frame of its own, which is gone when anything fails: tools show locals.
         credential = quote(credentials.for_(call.needs, call.verb, call.collection), safe="")
-        return _Flight(credential, self._read_timeout, call.repeatable)
+        path = f"/collection/{call.verb}/{credential}/{quote(call.collection, safe='')}"
+        more = "".join(f"{name}: {value}\r\n" for name, value in more_headers.items())
+        if call.body is not None:
+            more += f"Content-Type: application/json\r\nContent-Length: {len(call.body)}\r\n"
+        head = (
+            f"{call.method} {self._way.base}{path} HTTP/1.1\r\n{self._way.headers}{more}\r\n"
+        ).encode("latin-1")
+        return _Flight(head, call.body or b"", call.repeatable)
 
     def _attempt(
         self, call: Call, credentials: Credentials, flight: _Flight, *, whole: bool
     ) -> _Taken | Trouble:
-        response = self._open(call, flight)
-        if isinstance(response, Trouble):
-            return response
+        reply = self._open(flight)
+        if isinstance(reply, Trouble):
+            return reply
+        _log.debug("%s of collection %r: status %d", call.verb, call.collection, reply.status)
         result: _Taken | Trouble | None = None
         try:
-            if 200 <= response.status <= 299:
-                result = _accepted(call, credentials, response, whole=whole)
+            if 200 <= reply.status <= 299:
+                result = _accepted(call, credentials, reply, whole=whole)
             else:
-                result = self._refused(call, credentials, response)
+                result = self._refused(call, credentials, reply)
         finally:
             # Also when the run is being ended, by an exception that is not ours.
             if whole or not isinstance(result, _Taken):
-                _release(response)
+                reply.release()
         return result
 
-    def _open(
-        self, call: Call, flight: _Flight, more_headers: Mapping[str, str] = MappingProxyType({})
-    ) -> BaseHTTPResponse | Trouble:
+    def _open(self, flight: _Flight) -> _Reply | Trouble:
         """Send the request and wait for the head of the answer."""
-        path = f"/collection/{call.verb}/{_STAND_IN}/{quote(call.collection, safe='')}"
-        _airspace.flight = flight
+        trouble: Trouble
         try:
-            return self._opener.urlopen(
-                call.method,
-                f"{self._base}{path}",
-                body=call.body,
-                headers={
-                    **(self._headers if call.body is None else self._headers_of_bodies),
-                    **more_headers,
-                },
-                **self._options,
-            )
-        except _FOREIGN as error:
-            return self._failure(error, flight)
-        finally:
-            _airspace.flight = None
+            connection = self._connections.take(self._connect_timeout, fresh=not flight.repeatable)
+        except (NoPlaceError, ClosedError, ValueError, *_FOREIGN) as error:
+            trouble = self._failure(error)
+        else:
+            flight.sent = True
+            return self._ask(connection, flight)
+        return trouble
 
-    def _failure(self, error: Exception, flight: _Flight) -> Trouble:
-        if flight.sent:
-            return Trouble("lost", _loss(error, self._read_timeout))
-        if isinstance(error, foreign.ClosedPoolError):
+    def _ask(self, connection: Connection, flight: _Flight) -> _Reply | Trouble:
+        reply: _Reply | None = None
+        lost = ""
+        try:
+            _send(connection, flight, self._read_timeout)
+            head, early = _head(connection, self._read_timeout)
+            reply = _Reply(connection, self._connections, head, early, self._read_timeout)
+        except _BrokenError as broken:
+            lost = broken.what
+        except NotHTTPError:
+            lost = "what came is not an HTTP answer"
+        finally:
+            if reply is None:
+                self._connections.give(connection, keep=False)
+        return reply or Trouble("lost", lost)
+
+    def _failure(self, error: Exception) -> Trouble:
+        """Say why there is no connection."""
+        if isinstance(error, ClosedError):
             return Trouble("unusable", "the client is closed")
-        if isinstance(error, foreign.EmptyPoolError):
+        if isinstance(error, NoPlaceError):
             what = f"all {self._pool_size} connections were in use for {self._connect_timeout:g} s"
             return Trouble("unsent", what)
         distrust = _first(error, SSLCertVerificationError)
@@ -430,15 +430,14 @@ class Client:
                 f"the certificate of {self._origin} is not trusted ({distrust.verify_message}):"
                 " check base_url, or name your organization's certificates in REQUESTS_CA_BUNDLE",
             )
-        through = " through the proxy" if isinstance(self._opener, ProxyManager) else ""
         why = _no_connection(error, self._connect_timeout)
-        return Trouble("unsent", f"no connection to {self._origin}{through}: {why}")
+        return Trouble("unsent", f"no connection to {self._origin}{self._way.through}: {why}")
 
-    def _refused(self, call: Call, credentials: Credentials, response: BaseHTTPResponse) -> Trouble:
+    def _refused(self, call: Call, credentials: Credentials, reply: _Reply) -> Trouble:
         start = b""
-        cut = not _readable(response)
+        cut = not reply.is_readable
         try:
-            for piece in () if cut else _pieces(response):
+            for piece in () if cut else reply.pieces():
                 start += piece
                 if len(start) > MAX_REFUSAL_BYTES:
                     break
@@ -446,21 +445,21 @@ class Client:
             cut = True
         return of_status(
             call,
-            response.status,
+            reply.status,
             body=_excerpt(start, credentials, cut=cut),
-            retry_after=parse_retry_after(response.headers.get("Retry-After"), self._now()),
+            retry_after=parse_retry_after(reply.headers.get("retry-after"), self._now()),
             no_match_status=self._no_match_status,
         )
 
 
 def _accepted(
-    call: Call, credentials: Credentials, response: BaseHTTPResponse, *, whole: bool
+    call: Call, credentials: Credentials, reply: _Reply, *, whole: bool
 ) -> _Taken | Trouble:
-    status = response.status
-    if not _readable(response):
+    status = reply.status
+    if not reply.is_readable:
         what = "the service answered in a compression that was not asked for"
         return Trouble("garbled", what, status)
-    rest = _pieces(response)
+    rest = reply.pieces()
     try:
         start = _joined(rest) if whole else next(rest, b"")
     except _BrokenError as broken:
@@ -468,26 +467,26 @@ def _accepted(
     if start is None:
         what = f"the service answered with more than {MAX_ANSWER_BYTES >> 20} MiB"
         return Trouble("garbled", what, status)
-    trouble = of_success(call, status, response.headers.get("Content-Type", ""), start)
+    trouble = of_success(call, status, reply.headers.get("content-type", ""), start)
     if trouble is not None:
         return replace(trouble, body=_excerpt(start, credentials))
-    return _Taken(response, start, rest)
+    return _Taken(reply, start, rest)
 
 
-def _observed(response: BaseHTTPResponse, credentials: Credentials) -> Observation:
+def _observed(reply: _Reply, credentials: Credentials) -> Observation:
     body = b""
-    if _readable(response):
+    if reply.is_readable:
         kept: list[bytes] = []
         size = 0
-        for piece in _pieces(response):
+        for piece in reply.pieces():
             kept.append(piece)
             size += len(piece)
             if size > MAX_ANSWER_BYTES:
                 break
         body = b"".join(kept)
     return Observation(
-        response.status,
-        {name.lower(): value for name, value in response.headers.items()},
+        reply.status,
+        reply.headers,
         body,
         _excerpt(body[: MAX_REFUSAL_BYTES + 1], credentials),
     )
@@ -506,21 +505,12 @@ def _joined(pieces: Iterator[bytes]) -> bytes | None:
 
 @dataclass
 class _Flight:
-    """What one attempt tells our connection, and what it tells back."""
+    """One attempt: what is sent, and whether it was."""
 
-    credential: str = field(repr=False)
-    patience: float  # seconds for sending the body
+    head: bytes = field(repr=False)
+    body: bytes = field(repr=False)
     repeatable: bool
     sent: bool = False  # False is a proof that nothing left this machine
-
-
-class _Airspace(threading.local):
-    """The flight that each thread is on: the library hands nothing of ours to a connection."""
-
-    flight: _Flight | None = None
-
-
-_airspace = _Airspace()
 
 
 @dataclass
@@ -533,7 +523,7 @@ class _Count:
 class _Taken:
     """An answer that was accepted: the beginning of its body, and what follows."""
 
-    response: BaseHTTPResponse
+    reply: _Reply
     start: bytes
     rest: Iterator[bytes]
 
@@ -550,100 +540,113 @@ _TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: ([0-9]{3})\b")
 _FOREIGN = (foreign.HTTPError, HTTPException, OSError)
 
 
-class _Head(HTTPResponse):
-    """The head of an answer, without what could not be parsed: urllib3 would log it as it is."""
-
-    def begin(self) -> None:
-        super().begin()
-        self.msg.set_payload("")
-        self.msg.defects = []
-
-
-class _Connection(HTTPConnection):
-    """Puts the credential into the request line, and reports whether anything was sent."""
-
-    # Shadows what `http.client.HTTPConnection.debuglevel = 1` sets: it would print the URL.
-    debuglevel = 0
-    response_class = _Head
-
-    _credential = ""
-    _last_used = 0.0
-
-    # urllib3 declares its own signature with private types.
-    def request(  # type: ignore[no-untyped-def]
-        self, method: str, url: str, body=None, headers=None, **options
-    ) -> None:
-        flight = _airspace.flight
-        assert flight is not None  # noqa: S101 - only _open sends, and it has set one
-        idle = time.monotonic() - self._last_used
-        # A tunnel through a proxy is set up by the pool, so it cannot be renewed here.
-        if not flight.repeatable and idle > MAX_IDLE_SECONDS and self.proxy is None:
-            self.close()
-        if self.sock is None:
-            self.connect()
-        # Until here the timeout was that of connecting, too short for a body on a slow line.
-        self.timeout = flight.patience
-        self._credential = flight.credential
-        flight.sent = True
-        super().request(method, url, body, headers, **options)
-
-    def putrequest(self, method: str, url: str, *args: Any, **options: Any) -> None:
-        target = url.replace(f"/{_STAND_IN}/", f"/{self._credential}/", 1)
-        self._credential = ""
-        super().putrequest(method, target, *args, **options)
-
-    def getresponse(self):  # type: ignore[no-untyped-def]
-        response = super().getresponse()
-        self._last_used = time.monotonic()
-        return response
+def _send(connection: Connection, flight: _Flight, patience: float) -> None:
+    broken = ""
+    try:
+        # A service may answer and close before it has read everything, to a body that is too
+        # large for one: what it said can still be read.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.send(flight.head, flight.body)
+    except OSError as error:
+        broken = _loss(error, patience)
+    if broken:
+        raise _BrokenError(broken)
 
 
-class _TLSConnection(_Connection, HTTPSConnection):
-    pass
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TLSPool(HTTPSConnectionPool):
-    ConnectionCls = _TLSConnection
-
-
-def _release(response: BaseHTTPResponse) -> None:
-    """Give the connection back; one whose body was not read to its end is closed first."""
-    response.close()
-    response.release_conn()
-
-
-def _readable(response: BaseHTTPResponse) -> bool:
-    return _encoding(response) in ("", "identity", "gzip", "x-gzip")
-
-
-def _encoding(response: BaseHTTPResponse) -> str:
-    return response.headers.get("Content-Encoding", "").strip().lower()
-
-
-def _pieces(response: BaseHTTPResponse) -> Iterator[bytes]:
-    """Yield the decompressed body as it arrives; raises _BrokenError, never a foreign error."""
-    inflater = _Inflater() if _encoding(response) in ("gzip", "x-gzip") else None
+def _head(connection: Connection, patience: float) -> tuple[AnswerHead, bytes]:
+    data = b""
     while True:
-        broken = ""
-        data = b""
-        try:
-            data = response.read1(CHUNK_BYTES, decode_content=False)
-        except _FOREIGN as error:
-            broken = _loss(error, None)
-        if broken:
-            raise _BrokenError(broken)
-        if not data:
-            break
-        if inflater is None:
-            yield data
-        else:
+        more = _receive(connection, patience)
+        if not more:
+            raise _BrokenError(
+                "the connection was closed before the end"
+                if data
+                else "the service closed the connection without an answer"
+            )
+        data += more
+        found = take_head(data)
+        if found is not None:
+            return found
+
+
+def _receive(connection: Connection, patience: float) -> bytes:
+    broken = ""
+    try:
+        return connection.receive(CHUNK_BYTES)
+    except OSError as error:
+        broken = _loss(error, patience)
+    raise _BrokenError(broken)
+
+
+class _Reply:
+    """An answer whose head is there, and the connection on which its body arrives.
+
+    Attributes:
+        status: the HTTP status.
+        headers: by name in lower case.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        home: Connections,
+        head: AnswerHead,
+        early: bytes,
+        patience: float,
+    ) -> None:
+        self.status, self.headers, self._persists = head
+        self._framing = framing_of(head)
+        self._connection = connection
+        self._home = home
+        self._early = early
+        self._patience = patience
+        self._released = False
+
+    @property
+    def is_readable(self) -> bool:
+        return self._encoding in ("", "identity", "gzip", "x-gzip")
+
+    @property
+    def _encoding(self) -> str:
+        return self.headers.get("content-encoding", "").strip().lower()
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the decompressed body as it arrives."""
+        if self._encoding not in ("gzip", "x-gzip"):
+            yield from self._raw_pieces()
+            return
+        inflater = _Inflater()
+        for data in self._raw_pieces():
             yield from inflater.pieces(data)
-    if inflater is not None:
         inflater.finish()
+
+    def _raw_pieces(self) -> Iterator[bytes]:
+        framing = self._framing
+        data, self._early = self._early, b""
+        while True:
+            piece, broken = b"", ""
+            try:
+                piece = framing.feed(data)
+            except NotHTTPError:
+                broken = "it is not framed as HTTP is"
+            if broken:
+                raise _BrokenError(broken)
+            if piece:
+                yield piece
+            if framing.over:
+                return
+            data = _receive(self._connection, self._patience)
+            if not data:
+                if framing.ends_by_close:
+                    return
+                raise _BrokenError("the connection was closed before the end")
+
+    def release(self) -> None:
+        """Give the connection back; one whose body was not read to its end is closed."""
+        if not self._released:
+            self._released = True
+            ended = self._framing.over and not self._framing.surplus
+            self._home.give(self._connection, keep=ended and self._persists)
 
 
 class _Inflater:
@@ -717,16 +720,11 @@ def _no_connection(error: Exception, connect_timeout: float) -> str:
     return _system_text(error) or "it failed"
 
 
-def _loss(error: Exception, read_timeout: float | None) -> str:
-    """Say how an exchange broke; in our words, for the library's hold the URL."""
-    if _first(error, TimeoutError) is not None or _first(error, foreign.TimeoutError) is not None:
-        within = "" if read_timeout is None else f" within {read_timeout:g} s"
-        return f"nothing more came{within}"
-    if _first(error, RemoteDisconnected) is not None:
-        return "the service closed the connection without an answer"
-    if _first(error, IncompleteRead) is not None:
-        return "the connection was closed before the end"
-    return _system_text(error) or "what came is not an HTTP answer"
+def _loss(error: OSError, patience: float) -> str:
+    """Say how an exchange broke; in our words, for the library's may hold the URL."""
+    if isinstance(error, TimeoutError):
+        return f"nothing more came within {patience:g} s"
+    return _system_text(error) or "the connection broke"
 
 
 def _system_text(error: Exception) -> str:
@@ -772,41 +770,131 @@ def _split(url: str) -> tuple[SplitResult | None, int | None]:
     return parts, port
 
 
-def _opener(origin: str, pool_size: int) -> tuple[HTTPConnectionPool | ProxyManager, str]:
-    """Return what opens connections, and what it wants in front of a path."""
-    url = parse_url(origin)
+class _Plain(HTTPConnection):
+    # Shadows what `http.client.HTTPConnection.debuglevel = 1` sets: it would print logins.
+    debuglevel = 0
+
+
+class _Secure(_Plain, HTTPSConnection):
+    pass
+
+
+@dataclass(frozen=True)
+class _Connect:
+    """Makes connected sockets, through the proxy if there is one.
+
+    Attributes:
+        origin: the service.
+        proxy: what is between, None for nothing.
+        login: what a proxy wants to be told before it makes a tunnel.
+        trust: whose certificates are trusted, None where there is no TLS.
+        connect_timeout: seconds for the connection and its TLS handshake.
+        read_timeout: seconds that the socket then waits for the other side.
+    """
+
+    origin: Url
+    proxy: Url | None
+    login: Mapping[str, str] = field(repr=False)
+    trust: SSLContext | None
+    connect_timeout: float
+    read_timeout: float
+
+    def __call__(self) -> socket.socket:
+        near = self.proxy or self.origin
+        options: dict[str, Any] = {"timeout": self.connect_timeout}
+        if self.proxy is not None:
+            options["proxy"] = self.proxy
+            options["proxy_config"] = ProxyConfig(self.trust, False, None, None)
+        host = (near.host or "").strip("[]")
+        connection: HTTPConnection = (
+            _Plain(host, near.port, **options)
+            if self.trust is None
+            else _Secure(host, near.port, ssl_context=self.trust, **options)
+        )
+        try:
+            if self.proxy is not None and self.origin.scheme == "https":
+                connection.set_tunnel(
+                    self.origin.host or "", _port(self.origin), self.login, near.scheme or "http"
+                )
+            connection.connect()
+            connection.sock.settimeout(self.read_timeout)
+        except BaseException:
+            connection.close()
+            raise
+        return connection.sock
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How the service is reached.
+
+    Attributes:
+        connect: makes a connected socket.
+        base: what stands in front of a path.
+        headers: the lines that every request has.
+        through: what is between, for a message.
+    """
+
+    connect: _Connect
+    base: str
+    headers: str = field(repr=False)
+    through: str
+
+
+def _way(origin: str, prefix: str, connect_timeout: float, read_timeout: float) -> _Way:
+    url = _parsed(origin)
+    if url is None or not url.host:
+        raise ConfigurationError("base_url names a host that cannot be one: mend it")
+    proxy, login = _proxy_of(origin)
+    headers = {
+        "Host": url.host if url.port in (None, _PORTS[url.scheme]) else f"{url.host}:{url.port}",
+        "Accept": "application/json",
+        "Accept-Encoding": "gzip",
+        "User-Agent": _user_agent(),
+    }
+    forwarded = proxy is not None and url.scheme == "http"
+    if forwarded:
+        headers |= {name.title(): value for name, value in login.items()}
+    tls = url.scheme == "https" or (proxy is not None and proxy.scheme == "https")
+    return _Way(
+        _Connect(url, proxy, login, _trust() if tls else None, connect_timeout, read_timeout),
+        f"{origin if forwarded else ''}{prefix}",
+        "".join(f"{name}: {value}\r\n" for name, value in headers.items()),
+        "" if proxy is None else " through the proxy",
+    )
+
+
+_PORTS = {"http": 80, "https": 443, None: None}
+
+
+def _port(url: Url) -> int | None:
+    return url.port or _PORTS[url.scheme]
+
+
+def _proxy_of(origin: str) -> tuple[Url | None, Mapping[str, str]]:
+    """Return the proxy that the environment names, if any, and the login that it wants.
+
+    Its URL is never shown: it may hold a password.
+    """
     proxy = select_proxy(origin, get_environ_proxies(origin))
-    settings: dict[str, Any] = {"maxsize": pool_size, "block": True}
-    if proxy:
-        return _through(proxy, settings), origin
-    if url.scheme == "https":
-        return _TLSPool(url.host or "", url.port, ssl_context=_trust(), **settings), ""
-    return _Pool(url.host or "", url.port, **settings), ""
-
-
-def _through(proxy: str, settings: dict[str, Any]) -> ProxyManager:
-    """Return a manager for a proxy. Its URL is never shown: it may hold a password."""
+    if not proxy:
+        return None, {}
     proxy = proxy if "://" in proxy else f"http://{proxy}"
-    url = Url()
-    with suppress(foreign.LocationParseError):
-        url = parse_url(proxy)
-    if url.scheme not in ("http", "https") or not url.host:
+    url = _parsed(proxy)
+    if url is None or url.scheme not in ("http", "https") or not url.host:
         raise ConfigurationError(
             "the proxy that the environment names (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) is not an"
             " http or https address: mend it, or list the service's host in NO_PROXY"
         )
     user, password = get_auth_from_url(proxy)
     login = make_headers(proxy_basic_auth=f"{user}:{password}") if user else {}
-    trust = _trust()
-    manager = ProxyManager(
-        Url(scheme=url.scheme, host=url.host, port=url.port).url,
-        proxy_headers=login,
-        proxy_ssl_context=trust,
-        ssl_context=trust,
-        **settings,
-    )
-    manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
-    return manager
+    return Url(scheme=url.scheme, host=url.host, port=url.port), login
+
+
+def _parsed(address: str) -> Url | None:
+    with suppress(foreign.LocationParseError):
+        return parse_url(address)
+    return None
 
 
 def _trust() -> SSLContext:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from connectome_dagster.api import client as client_module
+from connectome_dagster.api import connections as connections_module
 from connectome_dagster.api import endpoints
 from connectome_dagster.api.client import CHUNK_BYTES, Client
 from connectome_dagster.api.credentials import Credentials
@@ -235,7 +236,7 @@ def test_a_pool_without_a_free_place_is_waited_for_and_then_reported(
 def test_a_write_does_not_ride_on_a_connection_that_idled(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "MAX_IDLE_SECONDS", -1.0)
+    monkeypatch.setattr(connections_module, "MAX_IDLE_SECONDS", -1.0)
     with serving(answer()) as server:
         client = connect(server)
         for call in (READ, READ, BATCH, DELETE_ALL):
@@ -255,11 +256,8 @@ def test_a_connection_that_the_service_closed_meanwhile_is_replaced(connect: Con
 
 def wait_for_close(client: Client) -> None:
     """Wait until the service's end of an idle connection has reached this side."""
-    pool: Any = client._opener
-    connection = pool.pool.get()
-    connection.sock.settimeout(10)
-    assert connection.sock.recv(1) == b""
-    pool.pool.put(connection)
+    (idle,) = client._connections._idle
+    assert idle.receive(1) == b""
 
 
 def test_a_closed_client_says_so(connect: Connect) -> None:
@@ -358,6 +356,13 @@ LOSSES: dict[str, tuple[Step, str]] = {
     "not HTTP": (raw(b"SSH-2.0-OpenSSH_9\r\n\r\n"), "not an HTTP answer"),
     "damaged compression": (answer(body=b"nonsense", Content_Encoding="gzip"), "compression"),
 }
+
+
+def patience(said: str) -> float:
+    """Little where it is to run out, and plenty elsewhere: machines can be busy."""
+    return 0.2 if said.startswith("nothing more came") else 20.0
+
+
 losses = pytest.mark.parametrize(("step", "said"), LOSSES.values(), ids=LOSSES.keys())
 
 
@@ -368,7 +373,7 @@ def test_a_write_that_repeating_could_harm_is_sent_once(
 ) -> None:
     with serving(step, answer()) as server:
         with pytest.raises(OutcomeUnknown, match=said) as caught:
-            connect(server, read_timeout=0.2).send(call, CREDENTIALS)
+            connect(server, read_timeout=patience(said)).send(call, CREDENTIALS)
     assert len(server.requests) == 1
     assert sleeps == []
     for part in (call.verb, "'movies'", "may have happened", "read back"):
@@ -381,9 +386,8 @@ def test_what_can_be_repeated_is_repeated(
     call: Call, step: Step, said: str, connect: Connect, sleeps: Sleeps
 ) -> None:
     with serving(step, answer()) as server:
-        reply = connect(server, read_timeout=0.2).send(call, CREDENTIALS)
+        reply = connect(server, read_timeout=patience(said)).send(call, CREDENTIALS)
     assert (reply.requests, reply.retries, len(sleeps)) == (2, 1, 1)
-    assert said  # what would be said, had it not gone well
 
 
 @named(READS)
@@ -592,7 +596,7 @@ def test_a_stream_that_breaks_is_interrupted_and_not_repeated(
     step: Step, said: str, connect: Connect
 ) -> None:
     with serving(step) as server:
-        with connect(server, read_timeout=0.2).stream(READ, CREDENTIALS) as body:
+        with connect(server, read_timeout=patience(said)).stream(READ, CREDENTIALS) as body:
             with pytest.raises(ReadInterrupted, match=said) as caught:
                 list(body)
             assert body.bytes_received > 0

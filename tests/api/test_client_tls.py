@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import gc
 import shutil
+import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from connectome_dagster.api.client import Client
 from connectome_dagster.api.credentials import Credentials
 from connectome_dagster.api.retry import RetryPolicy
 from connectome_dagster.errors import ConfigurationError, OutcomeUnknown, ServiceUnavailable
-from tests.api.scripted import ScriptedServer, answer, hang_up, serving, stall
+from tests.api.scripted import Request, ScriptedServer, answer, hang_up, serving, stall
 
 CREDENTIALS = Credentials("read-credential", "write-credential")
 READ = endpoints.read("movies")
@@ -160,3 +163,75 @@ def test_a_tunnel_that_the_proxy_refuses_sends_nothing(monkeypatch: pytest.Monke
     assert [(request.method, request.target) for request in proxy.requests] == [
         ("CONNECT", "app.example:443")
     ]
+
+
+def tunnel(connection: socket.socket, request: Request, _over: threading.Event) -> bool:
+    """A proxy's answer to CONNECT, and everything that then passes, both ways."""
+    host, _, port = request.target.partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as onward:
+        connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+
+        def back() -> None:
+            with suppress(OSError):
+                while data := onward.recv(65536):
+                    connection.sendall(data)
+
+        threading.Thread(target=back, daemon=True).start()
+        with suppress(OSError):
+            while data := connection.recv(65536):
+                onward.sendall(data)
+        with suppress(OSError):
+            onward.shutdown(socket.SHUT_RDWR)
+    return False
+
+
+def test_a_tunnel_through_a_proxy_is_logged_in_to_made_once_and_hides_the_path(
+    server: ScriptedServer, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with serving(tunnel) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.base_url.replace("://", "://user:pass%20word@"))
+        client = Client(server.base_url)
+        client.send(READ, CREDENTIALS)
+        client.send(BATCH, CREDENTIALS)
+        client.close()
+    assert [(request.method, request.target) for request in proxy.requests] == [
+        ("CONNECT", server.base_url.removeprefix("https://"))
+    ]
+    assert proxy.requests[0].headers["proxy-authorization"] == "Basic dXNlcjpwYXNzIHdvcmQ="
+    assert server.connections == 1
+    assert [request.target for request in server.requests] == [
+        "/collection/read/read-credential/movies",
+        "/collection/batchwrite/write-credential/movies",
+    ]
+    assert "proxy-authorization" not in server.requests[0].headers
+
+
+def test_a_proxy_behind_tls_forwards_what_goes_to_http(
+    tls: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with serving(answer(), tls=tls) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.base_url)
+        client = Client("http://app.example")
+        client.send(READ, CREDENTIALS)
+        client.close()
+    assert [request.target for request in proxy.requests] == [
+        "http://app.example/collection/read/read-credential/movies"
+    ]
+
+
+def test_a_tunnel_in_a_tunnel_reaches_the_service(
+    server: ScriptedServer,
+    tls: ssl.SSLContext,
+    certificate: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with serving(tunnel, tls=tls) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.base_url)
+        client = Client(server.base_url)
+        client.send(READ, CREDENTIALS)
+        client.send(READ, CREDENTIALS)
+        client.close()
+    assert (proxy.connections, server.connections, len(server.requests)) == (1, 1, 2)

@@ -220,7 +220,7 @@ def test_the_credential_is_not_seen_when_all_goes_well(
             list(body)
         seen = [client, reply, body, CREDENTIALS, vars(client), vars(body)]
         client.close()
-    assert "urllib3" in records(caplog)
+    assert "read of collection 'movies': status 200" in records(caplog)
     assert_clean(repr(seen) + str(seen) + records(caplog) + "".join(capfd.readouterr()))
 
 
