@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
@@ -18,6 +19,8 @@ import pyarrow.json
 from connectome_dagster.frames.exact import TIMESTAMP, promote_instants
 from connectome_dagster.frames.schema import EXACT_FLOAT, ITEM, MAX_NESTING, Path, show_path
 from connectome_dagster.frames.split import nests_deeper
+
+_NEGATIVE_ZERO = np.float64(-0.0).view(np.int64)
 
 _MEMBER = "d"
 _BEFORE, _AFTER = b'{"d":[', b"]}"
@@ -63,7 +66,28 @@ def decode_compiled(
     if not _is_whole(rows) or documents.null_count:
         raise Uncertain
     # A document is no value, so it is never a form of Extended JSON.
-    return pa.RecordBatch.from_struct_array(_certain_fields(documents, ())), guessed
+    certain = _certain_fields(documents, ())
+    for path in _negative_zeros(certain, ()):
+        if _INTEGER_ZERO.search(piece):
+            raise Uncertain(path)
+    return pa.RecordBatch.from_struct_array(certain), guessed
+
+
+# The integer -0 is 0, but among floats the reader makes -0.0 of it, which is another number.
+_INTEGER_ZERO = re.compile(rb"-0(?![0-9.eE])")
+
+
+def _negative_zeros(array: pa.Array, path: Path) -> Iterator[Path]:
+    """The fields that hold -0.0, where null stands perhaps."""
+    if pa.types.is_floating(array.type) and len(array):
+        bits = np.frombuffer(array.buffers()[1], dtype=np.int64)
+        if (bits[array.offset : array.offset + len(array)] == _NEGATIVE_ZERO).any():
+            yield path
+    elif pa.types.is_struct(array.type):
+        for at, field in enumerate(array.type):
+            yield from _negative_zeros(array.field(at), (*path, field.name))
+    elif pa.types.is_list(array.type):
+        yield from _negative_zeros(array.values, (*path, ITEM))
 
 
 def _is_whole(rows: pa.ListArray) -> bool:

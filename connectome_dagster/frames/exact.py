@@ -331,11 +331,8 @@ def _floats(values: Sequence[Value], forms: list[Extended | None] | None) -> pa.
         return None
     if any(type(number) is int and abs(number) > EXACT_FLOAT for number in numbers):
         return None
-    floats = [None if n is None else float(n) for n in numbers]
-    for at, value in enumerate(values):
-        if value == b"-0":
-            floats[at] = -0.0
-    return pa.array(floats, pa.float64())
+    # The integer -0 is 0, here as well: whether floats stand beside it depends on the cut.
+    return pa.array([None if n is None else float(n) for n in numbers], pa.float64())
 
 
 class _BeyondFloats(Exception):

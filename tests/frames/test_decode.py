@@ -128,6 +128,26 @@ def test_what_is_decoded_does_not_depend_on_chunks_and_pieces(
             assert plain(values_of(column)) == plain(values_of(theirs))
 
 
+NUMBERS = ["0", "-0", "-0.0", "0.0", "-0e1", "7", "-7", "1.5", "-0.5", "1e-400", "-1e-400"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from(NUMBERS), min_size=2, max_size=6), st.data())
+@pytest.mark.parametrize("frame", ['{"a":%s}', '{"o":{"a":[%s]}}'])
+def test_the_sign_of_zero_does_not_depend_on_the_cut(
+    frame: str, numbers: list[str], data: st.DataObject
+) -> None:
+    documents = [frame % number for number in numbers]
+    cut = data.draw(st.integers(1, len(documents) - 1))
+    pieces = [documents[:cut], documents[cut:]]
+    batches = [decode(",".join(piece).encode(), Hints()).batch for piece in pieces]
+    schema = merge_schemas(batches[0].schema, batches[1].schema)
+    cut_up = pa.Table.from_batches([conform(batch, schema) for batch in batches], schema)
+    whole = decode(",".join(documents).encode(), Hints()).batch
+    assert whole.schema.equals(schema)
+    assert repr(cut_up.to_pylist()) == repr(whole.to_pylist())
+
+
 def test_a_field_known_to_be_mixed_is_text_in_every_piece() -> None:
     hints = Hints(as_text=frozenset({("a",), ("b", "[]", "c")}))
     batch = decode(b'{"a":1.50,"b":[{"c":"x"},{"c":{"d" : 1}}]},{"a":null}', hints).batch
