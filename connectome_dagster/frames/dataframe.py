@@ -5,17 +5,19 @@ The only module that imports pandas; imported when a DataFrame is asked for or h
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from connectome_dagster.errors import EncodeError
-from connectome_dagster.frames.schema import check_names
+from connectome_dagster.frames.objects import Lists, Objects, is_nested, lists_of, objects_of
+from connectome_dagster.frames.schema import check_names, conform
 
-_NULLABLE = {
+_NULLABLE_WHOLES = {
     pa.bool_(): pd.BooleanDtype(),
     pa.int8(): pd.Int8Dtype(),
     pa.int16(): pd.Int16Dtype(),
@@ -26,25 +28,31 @@ _NULLABLE = {
     pa.uint32(): pd.UInt32Dtype(),
     pa.uint64(): pd.UInt64Dtype(),
 }
-_NUMPY_NULLABLE = {
-    **_NULLABLE,
+_NULLABLE = {
+    **_NULLABLE_WHOLES,
     pa.float32(): pd.Float32Dtype(),
     pa.float64(): pd.Float64Dtype(),
     pa.string(): pd.StringDtype(),
 }
 
 
-def to_pandas(
-    table: pa.Table, dtype_backend: Literal["pyarrow", "numpy_nullable"] | None = None
-) -> pd.DataFrame:
+# Values of nested columns are made for so many rows at a time: a batch of a read has fewer, and
+# what is made of a larger table must not keep the collector of garbage waiting (see `objects`).
+ROWS_AT_A_TIME = 16 * 1024
+
+Backend = Literal["pyarrow", "numpy_nullable"] | None
+
+
+def to_pandas(table: pa.Table, dtype_backend: Backend = None) -> pd.DataFrame:
     """Make a DataFrame of a table.
 
     Args:
         table: its column names must differ.
         dtype_backend: None gives NumPy's types, but `Int64` and `boolean` (and their like) for
             integers and booleans with nulls; `"numpy_nullable"` gives pandas' nullable types for
-            all; `"pyarrow"` Arrow's own. Lists are NumPy arrays, but Python's lists in a column
-            where integers and nulls stand together in a list; with `"pyarrow"` they stay Arrow's.
+            all; `"pyarrow"` Arrow's own. Objects are dicts of Python's values, in which integers
+            and nulls stay what they are. Lists are NumPy arrays, but Python's lists in a column
+            where integers and nulls stand together in a list; with `"pyarrow"` both stay Arrow's.
 
     Raises:
         ValueError: another `dtype_backend`.
@@ -55,54 +63,118 @@ def to_pandas(
         Int64Dtype()
     """
     check_names(table.column_names)
-    frame: pd.DataFrame
-    if dtype_backend == "pyarrow":
-        frame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    parts = FrameParts(dtype_backend)
+    return parts.write(table.to_batches(ROWS_AT_A_TIME)).frame(table.schema)
+
+
+class FrameParts:
+    """Makes a DataFrame of batches that are still being read.
+
+    What takes Python long, objects and lists, is made of each batch when it comes; all else at the
+    end, when the types of the whole are known. The frame is that of `to_pandas`, however the rows
+    are divided into batches.
+
+    Args:
+        dtype_backend: as for `to_pandas`.
+
+    Raises:
+        ValueError: another `dtype_backend`.
+    """
+
+    def __init__(self, dtype_backend: Backend) -> None:
+        if dtype_backend not in (None, "pyarrow", "numpy_nullable"):
+            raise ValueError(
+                f"dtype_backend is {dtype_backend!r}: give 'pyarrow', 'numpy_nullable' or None"
+            )
+        self._backend = dtype_backend
+        self._batches: list[pa.RecordBatch] = []
+        self._nested: dict[str, _Nested] = {}
+
+    def write(self, batches: Iterable[pa.RecordBatch]) -> FrameParts:
+        """Take all batches; returns itself."""
+        for batch in batches:
+            if self._backend != "pyarrow":
+                for field, column in zip(batch.schema, batch.columns, strict=True):
+                    if is_nested(field.type):
+                        nested = self._nested.setdefault(field.name, _Nested())
+                        nested.add(len(self._batches), column)
+            self._batches.append(batch)
+        return self
+
+    def frame(self, schema: pa.Schema) -> pd.DataFrame:
+        """Make the frame.
+
+        Args:
+            schema: holds that of each batch.
+
+        Raises:
+            Unmergeable: as `conform`.
+        """
+        batches = [conform(batch, schema) for batch in self._batches]
+        table = pa.Table.from_batches(batches, schema)
+        frame: pd.DataFrame
+        if self._backend == "pyarrow":
+            frame = table.to_pandas(types_mapper=pd.ArrowDtype)
+            return frame
+        apart = {}
+        for at, field in enumerate(schema):
+            if is_nested(field.type):
+                nested = self._nested.get(field.name, _Nested())
+                objects = nested.objects([batch.column(at) for batch in batches])
+                apart[field.name] = pd.Series(objects, dtype=object, copy=False)
+            elif self._wants_nullable(table.column(at)):
+                apart[field.name] = table.column(at).to_pandas(types_mapper=_NULLABLE.get)
+        at_once = [at for at, name in enumerate(schema.names) if name not in apart]
+        frame = table.select(at_once).to_pandas()
+        if apart:
+            frame = pd.concat([frame, pd.DataFrame(apart, copy=False)], axis=1)[schema.names]
         return frame
-    if dtype_backend == "numpy_nullable":
-        return _to_numpy(table, _NUMPY_NULLABLE, lambda _: True)
-    if dtype_backend is None:
-        return _to_numpy(table, _NULLABLE, lambda column: bool(column.null_count))
-    raise ValueError(
-        f"dtype_backend is {dtype_backend!r}: give 'pyarrow', 'numpy_nullable' or None"
-    )
+
+    def _wants_nullable(self, column: pa.ChunkedArray) -> bool:
+        if self._backend == "numpy_nullable":
+            return column.type in _NULLABLE
+        return column.type in _NULLABLE_WHOLES and column.null_count > 0
 
 
-def _to_numpy(
-    table: pa.Table,
-    nullable: dict[pa.DataType, Any],
-    wants_nullable: Callable[[pa.ChunkedArray], bool],
-) -> pd.DataFrame:
-    """Convert at once what can be; the other columns one by one, each by its own rule."""
-    apart: dict[str, pd.Series[Any]] = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        if column.type in nullable and wants_nullable(column):
-            apart[name] = column.to_pandas(types_mapper=nullable.get)
-        elif _has_wholes_beside_nulls(column):
-            apart[name] = pd.Series(column.to_pylist(), dtype=object)
-    at_once = [at for at, name in enumerate(table.column_names) if name not in apart]
-    frame: pd.DataFrame = table.select(at_once).to_pandas()
-    if apart:
-        frame = pd.concat([frame, pd.DataFrame(apart)], axis=1)[table.column_names]
-    return frame
+class _Made(NamedTuple):
+    type: pa.DataType
+    lists: Lists
+    objects: Objects
 
 
-def _has_wholes_beside_nulls(column: pa.ChunkedArray) -> bool:
-    """Whether lists in here hold integers and nulls, of which pyarrow makes NumPy floats."""
-    if not pa.types.is_nested(column.type):
-        return False
-    return any(_loses_wholes(chunk, in_list=False) for chunk in column.chunks)
+class _Nested:
+    """One column of objects or lists, made batch by batch.
 
+    What was made while the column seemed to be of another type, or seemed to have no nulls in its
+    lists, is made again at the end.
+    """
 
-def _loses_wholes(array: pa.Array, in_list: bool) -> bool:
-    is_ = pa.types
-    if is_.is_struct(array.type):
-        return any(_loses_wholes(child, in_list) for child in array.flatten())
-    if is_.is_list(array.type) or is_.is_large_list(array.type):
-        return _loses_wholes(array.flatten(), in_list=True)
-    if is_.is_fixed_size_list(array.type):
-        return _loses_wholes(array.flatten(), in_list=True)
-    return in_list and is_.is_integer(array.type) and array.null_count > 0
+    def __init__(self) -> None:
+        self._lists = Lists.ARRAYS
+        self._made: dict[int, _Made] = {}  # by the number of the batch
+
+    def add(self, batch: int, array: pa.Array) -> None:
+        self._lists = max(self._lists, lists_of(array))
+        self._made[batch] = self._make(array)
+
+    def objects(self, arrays: list[pa.Array]) -> Objects:
+        """Give the values of all batches, whose columns these are, of the type of the whole."""
+        known = [self._known(batch, array.type) for batch, array in enumerate(arrays)]
+        for made, array in zip(known, arrays, strict=True):
+            if made is None:
+                self._lists = max(self._lists, lists_of(array))
+        parts = [
+            made.objects if made and made.lists == self._lists else self._make(array).objects
+            for made, array in zip(known, arrays, strict=True)
+        ]
+        return np.concatenate(parts) if parts else np.empty(0, dtype=object)
+
+    def _known(self, batch: int, type_: pa.DataType) -> _Made | None:
+        made = self._made.get(batch)
+        return made if made is not None and made.type.equals(type_) else None
+
+    def _make(self, array: pa.Array) -> _Made:
+        return _Made(array.type, self._lists, objects_of(array, self._lists))
 
 
 def from_pandas(frame: pd.DataFrame) -> pa.Table:

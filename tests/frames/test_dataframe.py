@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from connectome_dagster.errors import EncodeError, SchemaConflict
-from connectome_dagster.frames.dataframe import from_pandas, to_pandas
+from connectome_dagster.frames.dataframe import FrameParts, from_pandas, to_pandas
 from connectome_dagster.frames.encode import encode_rows
+from connectome_dagster.frames.exact import decode_exactly
+from connectome_dagster.frames.schema import Unmergeable, conform, merge_schemas
 
 Backend = Literal["pyarrow", "numpy_nullable"] | None
 backends = pytest.mark.parametrize("backend", [None, "numpy_nullable", "pyarrow"])
@@ -95,6 +97,8 @@ def test_two_columns_of_one_name_are_refused(backend: Backend) -> None:
 
 def test_another_backend_is_refused() -> None:
     with pytest.raises(ValueError, match="numpy_nullable"):
+        FrameParts("polars")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="numpy_nullable"):
         to_pandas(pa.table({"a": [1]}), "polars")  # type: ignore[arg-type]
 
 
@@ -123,6 +127,103 @@ def test_a_table_that_becomes_a_frame_comes_back(arrays: list[pa.Array], backend
     for name in table.column_names:
         if table[name].null_count < 3:
             assert repr(back[name].to_pylist()) == repr(table[name].to_pylist())
+
+
+def exactly(value: Any) -> Any:
+    """Say a value with its types: which containers, of what, and which kinds of numbers."""
+    if isinstance(value, np.ndarray):
+        return "array", str(value.dtype), [exactly(item) for item in value]
+    if isinstance(value, list):
+        return "list", [exactly(item) for item in value]
+    if isinstance(value, dict):
+        return {name: exactly(item) for name, item in value.items()}
+    return type(value).__name__, repr(value)
+
+
+def described(frame: pd.DataFrame) -> Any:
+    columns = [[exactly(value) for value in frame[name]] for name in frame.columns]
+    return list(frame.columns), list(map(str, frame.dtypes)), frame.index, columns
+
+
+leaves = [st.integers(1, 2) | st.just(BIG), st.booleans(), st.just(0.5), st.sampled_from("xy")]
+kinds = st.recursive(  # each is a strategy: values of one field, which mostly go together
+    st.sampled_from([st.none() | leaf for leaf in leaves]),
+    lambda below: (
+        below.map(lambda item: st.none() | st.lists(item, max_size=2))
+        | st.lists(below, max_size=2).map(
+            lambda each: st.none() | st.fixed_dictionaries({}, optional=dict(enumerate_names(each)))
+        )
+    ),
+    max_leaves=3,
+)
+
+
+def enumerate_names(values: list[Any]) -> list[tuple[str, Any]]:
+    return [(f"f{at}", value) for at, value in enumerate(values)]
+
+
+batches_of_documents = kinds.flatmap(
+    lambda kind: st.lists(
+        st.lists(st.fixed_dictionaries({}, optional={"a": kind, "b": kind}), max_size=2), max_size=6
+    )
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(divided=batches_of_documents)
+@example(divided=[[{"a": [1]}], [{"a": [None]}]])
+@example(divided=[[{"a": {"b": [True]}}], [{"a": {"b": [None]}}]])
+@backends
+def test_a_frame_does_not_depend_on_how_rows_are_divided_into_batches(
+    divided: list[list[dict[str, Any]]], backend: Backend
+) -> None:
+    batches = [decode_exactly(json.dumps(each)[1:-1].encode())[0] for each in divided]
+    schema = pa.schema([])
+    try:
+        for batch in batches:
+            schema = merge_schemas(schema, batch.schema)
+        whole = pa.Table.from_batches([conform(each, schema) for each in batches], schema)
+    except Unmergeable:
+        return
+    parts = FrameParts(backend).write(batches).frame(schema)
+    expected = to_pandas(whole.combine_chunks(), backend)
+    pd.testing.assert_frame_equal(parts, expected)
+    assert described(parts)[:2] == described(expected)[:2]
+    assert described(parts)[3] == described(expected)[3]
+
+
+@pytest.mark.parametrize(
+    ("early", "late", "read"),
+    [
+        ({"n": 1}, {"n": None}, {"n": 1}),
+        ({"o": {"n": BIG}}, {"o": {"n": None}}, {"o": {"n": BIG}}),
+        ({"o": {"n": 1}}, {"o": {"m": 1}}, {"o": {"n": 1, "m": None}}),
+        ({"o": {"n": 1}}, {"o": {"n": 0.5}}, {"o": {"n": 1.0}}),
+        ({"o": {"l": None}}, {"o": {"l": [1]}}, {"o": {"l": None}}),
+        ({"l": [BIG]}, {"l": [None]}, {"l": [BIG]}),
+    ],
+    ids=str,
+)
+def test_an_early_batch_has_the_types_of_the_whole(
+    early: dict[str, Any], late: dict[str, Any], read: dict[str, Any]
+) -> None:
+    batches = [decode_exactly(json.dumps(each).encode())[0] for each in (early, late)]
+    schema = merge_schemas(batches[0].schema, batches[1].schema)
+    frame = FrameParts(None).write(batches).frame(schema)
+    (name,) = read
+    assert repr(plain(frame[name][0])) == repr(read[name])
+    if name == "n":
+        assert str(frame["n"].dtype) == "Int64"
+    if name == "l":
+        assert exactly(frame["l"][0]) == ("list", [("int", str(BIG))])
+
+
+def test_lists_of_booleans_are_of_one_type_in_all_batches() -> None:
+    batches = [
+        pa.record_batch({"l": pa.array([[value]], pa.list_(pa.bool_()))}) for value in (True, None)
+    ]
+    frame = FrameParts(None).write(batches).frame(batches[0].schema)
+    assert [value.dtype for value in frame["l"]] == [object, object]
 
 
 def test_names_of_the_index_become_columns() -> None:
