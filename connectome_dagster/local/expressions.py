@@ -16,6 +16,7 @@ from bson import Decimal128, Regex
 from bson.datetime_ms import DatetimeMS
 from bson.decimal128 import create_decimal128_context
 
+from connectome_dagster.local.conversions import TARGETS, Unconvertible, convert
 from connectome_dagster.local.extended_json import date_of, milliseconds, regex_parts
 from connectome_dagster.local.refusal import QueryError, shown
 from connectome_dagster.local.regexes import compile_search, one_budget
@@ -314,6 +315,34 @@ def _regex_match(operand: Any, names: frozenset[str], depth: int) -> Evaluate:
     return evaluate
 
 
+def _convert(operand: Any, names: frozenset[str], depth: int) -> Evaluate:
+    given = _named("$convert", operand, {"input", "to"}, {"onError", "onNull"})
+    source = _parse(given["input"], names, depth)
+    target = _parse(given["to"], names, depth)
+    on_null = _parse(given.get("onNull"), names, depth)
+    on_error = _parse(given["onError"], names, depth) if "onError" in given else None
+
+    def evaluate(frame: Frame) -> Any:
+        to = target(frame)
+        if _empty(to):
+            return None
+        name = TARGETS.get(integer(to) or 0) if number(to) is not None else to
+        if not isinstance(name, str) or name not in TARGETS.values():
+            raise QueryError(f"$convert: to must be one of {', '.join(TARGETS.values())}")
+        value = source(frame)
+        if _empty(value):
+            return on_null(frame)
+        try:
+            return convert(value, name)
+        except Unconvertible as unconvertible:
+            reason = str(unconvertible)
+        if on_error is None:
+            raise QueryError(f"$convert without onError: {reason}")
+        return on_error(frame)
+
+    return evaluate
+
+
 _SPECIAL: dict[str, Callable[[Any, frozenset[str], int], Evaluate]] = {
     "$literal": _literal,
     "$and": _and,
@@ -325,6 +354,7 @@ _SPECIAL: dict[str, Callable[[Any, frozenset[str], int], Evaluate]] = {
     "$map": _map,
     "$filter": _filter,
     "$regexMatch": _regex_match,
+    "$convert": _convert,
 }
 
 
@@ -558,6 +588,19 @@ def _date_part(name: str, part: Callable[[datetime], int]) -> Callable[[list[Any
     return evaluate
 
 
+def _converter(name: str, to: str) -> Callable[[list[Any]], Any]:
+    def evaluate(values: list[Any]) -> Any:
+        if _empty(values[0]):
+            return None
+        try:
+            return convert(values[0], to)
+        except Unconvertible as unconvertible:
+            reason = str(unconvertible)
+        raise QueryError(f"{name}: {reason}")
+
+    return evaluate
+
+
 def _compared(test: Callable[[Any, Any], bool]) -> Callable[[list[Any]], bool]:
     return lambda values: test(comparison_key(values[0]), comparison_key(values[1]))
 
@@ -591,6 +634,19 @@ _FUNCTIONS: dict[str, tuple[int, int, Callable[[list[Any]], Any]]] = {
     "$max": (1, MANY, _extreme(max)),
     "$min": (1, MANY, _extreme(min)),
     "$type": (1, 1, lambda values: type_name(values[0])),
+    **{
+        name: (1, 1, _converter(name, to))
+        for name, to in {
+            "$toBool": "bool",
+            "$toDate": "date",
+            "$toDecimal": "decimal",
+            "$toDouble": "double",
+            "$toInt": "int",
+            "$toLong": "long",
+            "$toObjectId": "objectId",
+            "$toString": "string",
+        }.items()
+    },
     "$isNumber": (1, 1, lambda values: number(values[0]) is not None),
     "$isArray": (1, 1, lambda values: isinstance(values[0], list)),
     "$size": (1, 1, _size),
