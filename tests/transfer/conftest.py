@@ -12,6 +12,7 @@ from connectome_dagster.api.client import Client
 from connectome_dagster.api.credentials import Credentials
 from connectome_dagster.api.retry import RetryPolicy
 from connectome_dagster.testing import ConnectomeServer
+from connectome_dagster.transfer import target as targets
 from connectome_dagster.transfer.collection import Collection
 from connectome_dagster.transfer.write import Target
 
@@ -107,3 +108,27 @@ class Local:
 @pytest.fixture
 def local(connectome_server: ConnectomeServer, open_collection: Open) -> Local:
     return Local(connectome_server, open_collection)
+
+
+ToTarget = Callable[..., targets.Target]
+
+
+@pytest.fixture
+def to_target(connectome_server: ConnectomeServer) -> Iterator[ToTarget]:
+    """Gives the target of a collection of the local server, for what is below `Collection`."""
+    with ExitStack() as stack:
+
+        def target(
+            collection: str,
+            *,
+            base_url: str = "",
+            read: str | None = connectome_server.read_credential,
+            write: str | None = connectome_server.write_credential,
+            **settings: Any,
+        ) -> targets.Target:
+            client = Client(base_url or connectome_server.base_url, sleep=lambda _seconds: None)
+            stack.enter_context(closing(client))
+            settings = {"concurrency": 2, "batch_rows": 10, **settings}
+            return targets.Target(client, Credentials(read, write), collection, **settings)
+
+        yield target
