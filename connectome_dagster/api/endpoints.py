@@ -9,7 +9,7 @@ import math
 import numbers
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timezone
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
@@ -44,6 +44,7 @@ MAX_DEPTH = 100
 
 _METHOD = re.compile(r"[A-Z]+")
 _VERB = re.compile(r"[A-Za-z0-9_-]+")
+_HEADER_TEXT = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Call:
         repeatable: whether sending it twice leaves what sending it once leaves.
         carries_query: whether a refusal may be about a query.
         may_miss: whether the service may say that no document matched (F6, U9).
+        idempotency_key: names this write and no other, for a service that does not do one twice;
+            whether there is such a service is not known, so nothing relies on it. Empty for none.
     """
 
     verb: str
@@ -69,6 +72,7 @@ class Call:
     repeatable: bool
     carries_query: bool = False
     may_miss: bool = False
+    idempotency_key: str = field(default="", repr=False)
 
 
 def resolve_endpoints(
@@ -169,22 +173,33 @@ def read_with_query(
     )
 
 
-def batch_write(collection: str, documents_json: bytes) -> Call:
+def batch_write(collection: str, documents_json: bytes, *, idempotency_key: str = "") -> Call:
     """Insert many documents (F7). Repeating it inserts them again.
 
     Args:
         collection: the collection id.
         documents_json: the documents as one JSON array.
+        idempotency_key: names this write and no other, in letters and digits; sent along for a
+            service that knows what to do with it.
 
     Raises:
-        ConfigurationError: not a collection id, or not an array.
+        ConfigurationError: not a collection id, not an array, or a key that no header can hold.
 
     Example:
         >>> batch_write("movies", b'[{"amount":10}]').repeatable
         False
     """
     body = _text_of("[", "a JSON array of documents", documents_json)
-    return _call("batchwrite", collection, "write", body, repeatable=False)
+    call = _call("batchwrite", collection, "write", body, repeatable=False)
+    return _with_key(call, idempotency_key)
+
+
+def _with_key(call: Call, idempotency_key: str) -> Call:
+    if not idempotency_key:
+        return call
+    if not _HEADER_TEXT.fullmatch(idempotency_key):
+        raise ConfigurationError("an idempotency key is letters, digits, '-' and '_' alone")
+    return replace(call, idempotency_key=idempotency_key)
 
 
 def write(collection: str, document: bytes, *, endpoints: Endpoints = DEFAULT_ENDPOINTS) -> Call:
@@ -239,6 +254,33 @@ def update(
         carries_query=True,
         may_miss=not upsert,
     )
+
+
+def upsert_encoded(
+    collection: str, search_json: bytes, data_json: bytes, *, idempotency_key: str = ""
+) -> Call:
+    """`update` with upsert, from JSON that is encoded already: of thousands, each row costs.
+
+    Args:
+        collection: the collection id.
+        search_json: a MongoDB filter as a JSON object.
+        data_json: fields and their new values as a JSON object.
+        idempotency_key: as for `batch_write`.
+
+    Raises:
+        ConfigurationError: not a collection id, not objects, or a key that no header can hold.
+
+    Example:
+        >>> upsert_encoded("movies", b'{"sku":1}', b'{"price":2.5}').body
+        b'{"search query":{"sku":1},"data":{"price":2.5},"upsert":true}'
+    """
+    search = _text_of("{", "a JSON object", search_json)
+    data = _text_of("{", "a JSON object", data_json)
+    body = b'{"search query":%b,"data":%b,"upsert":true}' % (search, data)
+    call = _call(
+        "updatewithupsert", collection, "write", body, repeatable=False, carries_query=True
+    )
+    return _with_key(call, idempotency_key)
 
 
 def update_plain(

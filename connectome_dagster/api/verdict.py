@@ -43,6 +43,9 @@ class Trouble:
         status: the HTTP status, None if no answer came.
         body: the redacted start of the answer's body.
         retry_after: seconds that the service asked to wait, None if it did not.
+        pushed_back: whether it is too much that is asked of the service at a time: it says so, or
+            does not get round to an answer.
+        packed: whether the body was sent compressed.
     """
 
     fate: Fate
@@ -50,6 +53,12 @@ class Trouble:
     status: int | None = None
     body: str = ""
     retry_after: float | None = None
+    pushed_back: bool = False
+    packed: bool = False
+
+
+# Too many requests, unavailable, and the two timeouts.
+_PUSH_BACKS = frozenset({408, 429, 503, 504})
 
 
 _HINTS: Mapping[int, str] = {
@@ -60,11 +69,18 @@ _HINTS: Mapping[int, str] = {
     " on the collection's Integration > API page",
     407: "the proxy wants a login: put user and password into the URL of the proxy setting",
     413: "send less at once",
+    415: "the service does not read such a body: check base_url",
 }
 
 
 def of_status(
-    call: Call, status: int, *, body: str, retry_after: float | None, no_match_status: int
+    call: Call,
+    status: int,
+    *,
+    body: str,
+    retry_after: float | None,
+    no_match_status: int,
+    packed: bool = False,
 ) -> Trouble:
     """Judge an answer whose status is not a success.
 
@@ -74,6 +90,7 @@ def of_status(
         body: the redacted start of the answer's body.
         retry_after: seconds that the service asked to wait, None if it did not.
         no_match_status: the status that says that no document matched (U9).
+        packed: whether the body was sent compressed.
 
     Example:
         >>> from connectome_dagster.api.endpoints import read
@@ -91,7 +108,9 @@ def of_status(
         fate = "rejected"
     else:
         fate = "garbled"
-    return Trouble(fate, f"the service answered with status {status}", status, body, retry_after)
+    what = f"the service answered {'a compressed body ' if packed else ''}with status {status}"
+    pushed_back = status in _PUSH_BACKS and fate != "rejected"
+    return Trouble(fate, what, status, body, retry_after, pushed_back, packed)
 
 
 def of_success(call: Call, status: int, content_type: str, start: bytes) -> Trouble | None:
@@ -178,7 +197,9 @@ repeating it could apply it twice: read back what is there before writing again
     if trouble.body:
         head += f": {trouble.body}"
     if is_write and (doubt is not None or trouble.fate in ("lost", "garbled")):
-        return OutcomeUnknown(f"{head}. {_unknown(call, trouble, doubt)}", **where)
+        return OutcomeUnknown(
+            f"{head}. {_unknown(call, trouble, doubt)}", retry_after=trouble.retry_after, **where
+        )
     if trouble.fate == "unusable":
         return ConfigurationError(f"{head}. Nothing was sent")
     if trouble.fate == "rejected":
@@ -234,6 +255,8 @@ def _rejection(
         kind = CollectionNotFound
     elif status == 413:
         kind = PayloadTooLarge
+    elif trouble.packed and status in (400, 415, 422):
+        hint = "it may not take compressed bodies (U12): set compress_requests=False and try again"
     elif status in (400, 422) and call.carries_query:
         kind = QueryError
         hint = "mend the query; sending the same again will not help"

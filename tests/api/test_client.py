@@ -678,6 +678,7 @@ def test_a_wrong_base_url_is_refused_without_showing_it(base_url: Any) -> None:
         {"pool_size": 2.5},
         {"no_match_status": 200},
         {"no_match_status": "404"},
+        {"compress_requests": 1},
     ],
 )
 def test_a_setting_that_cannot_work_is_refused(settings: dict[str, Any]) -> None:
@@ -726,3 +727,118 @@ def test_a_proxy_that_cannot_be_used_is_refused_without_showing_it(
     with pytest.raises(ConfigurationError, match="NO_PROXY") as caught:
         Client("http://app.example")
     assert "hidden" not in str(caught.value)
+
+
+# --- pace
+
+
+def test_writes_of_many_threads_start_few_at_a_time_and_become_more(connect: Connect) -> None:
+    now = 0
+    seen: list[int] = []
+    lock = threading.Lock()
+    together = threading.Barrier(4)
+
+    def counting(connection: Any, request: Any, over: threading.Event) -> bool:
+        nonlocal now
+        with lock:
+            now += 1
+            seen.append(now)
+        together.wait(10)
+        with lock:
+            now -= 1
+        return answer(body=b"{}")(connection, request, over)
+
+    with serving(counting) as server:
+        client = connect(server, pool_size=12)
+        with ThreadPoolExecutor(12) as threads:
+            list(threads.map(lambda _: client.send(UPSERT, CREDENTIALS), range(96)))
+    assert max(seen[:4]) == 4
+    assert max(seen) > 4
+
+
+@pytest.mark.parametrize(
+    "push_back", [answer(429), answer(503), stall], ids=["429", "503", "timeout"]
+)
+def test_a_service_that_pushes_back_is_sent_half_as_many_writes(
+    push_back: Step, connect: Connect
+) -> None:
+    with serving(push_back, answer(body=b"{}")) as server:
+        client = connect(server, pool_size=8, read_timeout=0.2)
+        with suppress(OutcomeUnknown):
+            client.send(BATCH, CREDENTIALS)
+        assert client._gate.pace.level == 2
+
+
+@pytest.mark.parametrize("step", [answer(400), hang_up, answer(500)], ids=["400", "cut", "500"])
+def test_what_is_no_push_back_changes_nothing(step: Step, connect: Connect) -> None:
+    with serving(step) as server:
+        client = connect(server, pool_size=8)
+        with suppress(OutcomeUnknown, RequestRejected):
+            client.send(BATCH, CREDENTIALS)
+        assert (client._gate.pace.level, client._gate.pace.flying) == (4, 0)
+
+
+@named([READ, BATCH])
+def test_when_one_is_asked_to_wait_the_others_wait_too(
+    call: Call, connect: Connect, sleeps: Sleeps
+) -> None:
+    with serving(answer(503, Retry_After="30"), answer(body=b"{}")) as server:
+        client = connect(server)
+        with pytest.raises(OutcomeUnknown) as caught:
+            client.send(UPSERT, CREDENTIALS)
+        assert caught.value.retry_after == 30.0
+        assert sleeps == []
+        client.send(call, CREDENTIALS)
+    assert len(sleeps) == 1
+    assert 0 < 30.0 - sleeps[0] < 20
+
+
+def test_nobody_waits_longer_than_anyone_would(connect: Connect, sleeps: Sleeps) -> None:
+    with serving(answer(429, Retry_After="3600"), answer(body=b"{}")) as server:
+        client = connect(server)
+        with pytest.raises(ServiceUnavailable):
+            client.send(UPSERT, CREDENTIALS)
+        client.send(UPSERT, CREDENTIALS)
+    assert sleeps == []
+
+
+# --- what goes along with a write
+
+
+def test_the_key_of_a_write_goes_along_with_every_attempt(connect: Connect) -> None:
+    call = endpoints.batch_write("movies", b"[]", idempotency_key="7f-01")
+    with serving(answer(429), answer(body=b"{}")) as server:
+        connect(server).send(call, CREDENTIALS)
+        connect(server).send(BATCH, CREDENTIALS)
+    assert [request.headers.get("idempotency-key") for request in server.requests] == [
+        "7f-01",
+        "7f-01",
+        None,
+    ]
+
+
+def test_bodies_are_compressed_if_asked_for_and_worth_it(connect: Connect) -> None:
+    large = endpoints.batch_write("movies", b"[" + b'{"amount":10},' * 1000 + b"{}]")
+    with serving(answer(body=b"{}")) as server:
+        reply = connect(server, compress_requests=True).send(large, CREDENTIALS)
+        connect(server, compress_requests=True).send(BATCH, CREDENTIALS)
+        connect(server).send(large, CREDENTIALS)
+    packed, small, plain = server.requests
+    assert packed.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(packed.body) == large.body
+    assert reply.bytes_sent == len(packed.body) < len(large.body or b"") / 2
+    assert (small.body, plain.body) == (BATCH.body, large.body)
+    assert "content-encoding" not in {**small.headers, **plain.headers}
+
+
+@pytest.mark.parametrize("status", [400, 415, 422])
+def test_a_service_that_takes_no_compressed_bodies_is_explained(
+    status: int, connect: Connect
+) -> None:
+    large = endpoints.batch_write("movies", b"[" + b'{"amount":10},' * 1000 + b"{}]")
+    with serving(answer(status)) as server:
+        with pytest.raises(RequestRejected, match="compress_requests=False"):
+            connect(server, compress_requests=True).send(large, CREDENTIALS)
+        with pytest.raises(RequestRejected) as caught:
+            connect(server).send(large, CREDENTIALS)
+    assert "compress" not in str(caught.value)

@@ -265,3 +265,14 @@ def test_a_batch_is_a_json_array_in_bytes(text: Any) -> None:
 def test_upsert_is_true_or_false() -> None:
     with pytest.raises(ConfigurationError, match="upsert"):
         endpoints.update("m", {}, {}, upsert="yes")  # type: ignore[arg-type]
+
+
+def test_an_upsert_of_encoded_json_is_the_documented_call() -> None:
+    by_value = endpoints.update("movies", {"sku": 1}, {"price": 2.5}, upsert=True)
+    assert endpoints.upsert_encoded("movies", b'{"sku":1}', b'{"price":2.5}') == by_value
+
+
+@pytest.mark.parametrize("key", ["a\r\nX: y", "é", "a b", "x" * 256])
+def test_an_idempotency_key_that_no_header_holds_is_refused(key: str) -> None:
+    with pytest.raises(ConfigurationError, match="idempotency key"):
+        endpoints.batch_write("movies", b"[]", idempotency_key=key)
