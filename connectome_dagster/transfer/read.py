@@ -6,6 +6,7 @@ Knows how a read is sent, decoded and gathered; what Arrow makes of a document i
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator
@@ -32,6 +33,8 @@ from connectome_dagster.transfer.strict import Piece, Strict, without_fields
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -109,9 +112,12 @@ class Documents:
                 f"dtype_backend is {dtype_backend!r}: give 'pyarrow', 'numpy_nullable' or None. "
                 "Nothing was sent"
             )
-        from connectome_dagster.frames.dataframe import to_pandas  # pandas takes long to import
+        from connectome_dagster.frames.dataframe import FrameParts  # pandas takes long to import
 
-        return to_pandas(self.to_arrow(), dtype_backend)
+        return self._gather(
+            lambda batches: FrameParts(dtype_backend).write(batches),
+            lambda written, schema: written.frame(schema),
+        )
 
     def to_pylist(self) -> list[dict[str, Any]]:
         """Read everything into plain documents, as the service sent them.
@@ -168,7 +174,7 @@ class Documents:
                 `to_pandas` and `to_parquet` take such documents.
             ReadInterrupted, MalformedResponse, SchemaConflict, ConnectomeError: as `to_arrow`.
         """
-        batches = self._decoded(self._hints(), Tally())
+        batches = self._streamed()
         first = next(batches, None)
         if first is None:
             return pa.RecordBatchReader.from_batches(self._schema(), [])
@@ -206,6 +212,18 @@ class Documents:
         assert self.report is not None  # noqa: S101 - a read has just ended
         return self.report
 
+    def _streamed(self) -> Generator[pa.RecordBatch, None, None]:
+        yield from self._decoded(self._hints(), Tally())
+        self._log_conflicts()
+
+    def _log_conflicts(self) -> None:
+        """Once for each read, when nothing is read again any more."""
+        told = self.report.conflicts_told if self.report is not None else ""
+        if told:
+            verb = self._source.call.verb
+            text = self._source.redacted(f"{verb} of collection {self.collection!r}: {told}")
+            _log.warning("%s", text)
+
     def _gather(
         self,
         take: Callable[[Iterator[pa.RecordBatch]], T],
@@ -226,11 +244,13 @@ class Documents:
             conflicts = growing.conflicts
             if not conflicts:
                 try:
-                    return finish(taken, growing.schema)
+                    finished = finish(taken, growing.schema)
                 except Unmergeable as unmergeable:
                     # An early batch of integers that floats do not hold, and floats came later.
-                    kinds = unmergeable.kinds
-                conflicts = frozenset(kinds)
+                    conflicts = frozenset(unmergeable.kinds)
+                else:
+                    self._log_conflicts()
+                    return finished
             hints = hints.with_text(conflicts)
 
     def _decoded(self, hints: Hints, tally: Tally) -> Generator[pa.RecordBatch, None, None]:
