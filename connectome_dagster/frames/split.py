@@ -22,6 +22,14 @@ from connectome_dagster.errors import MalformedResponse
 # parsing, small enough that a handful in flight stays far below the memory that a read may take.
 PIECE_BYTES = 1 << 20
 
+# The first piece is smaller, so that a slow response shows its first documents soon; each one
+# after it is so many times larger than the one before, until a piece is what it should be.
+FIRST_PIECE_BYTES = 128 << 10
+_GROWTH = 4
+
+# Chunks below this size are gathered as they come: each one that is kept costs some bytes more.
+_SMALL_CHUNK_BYTES = 16 << 10
+
 # What a wrapper may say before and after the documents (U1), and how much of a body that is not
 # documents is kept for the error's text.
 WRAPPER_BYTES = 64 << 10
@@ -158,10 +166,13 @@ class Splitter:
     def __init__(self, response_path: str | None = None, piece_bytes: int = PIECE_BYTES) -> None:
         self._path = response_path
         self._piece_bytes = piece_bytes
-        self._wanted = piece_bytes
-        self._buffer = bytearray()
+        self._next_bytes = min(piece_bytes, FIRST_PIECE_BYTES)
+        self._wanted = self._next_bytes
+        self._chunks: list[bytes | bytearray] = []
+        self._size = 0
         self._found = False
         self._head = b""  # the wrapper before the documents
+        self._head_wanted = 0
         self._between = b""
         self._behind = b""  # what stood behind the last piece
         self._cut = False
@@ -169,51 +180,74 @@ class Splitter:
 
     def feed(self, chunk: bytes) -> bytes | None:
         """Take a chunk; give the next piece, or None while there is not enough for one."""
-        self._buffer += chunk
+        if len(chunk) >= _SMALL_CHUNK_BYTES:
+            self._chunks.append(chunk)
+        elif self._chunks and isinstance(self._chunks[-1], bytearray):
+            self._chunks[-1] += chunk
+        else:
+            self._chunks.append(bytearray(chunk))
+        self._size += len(chunk)
         if not self._found and not self._find_array():
             return None
         return self.next_piece()
 
     def next_piece(self) -> bytes | None:
         """Cut the next piece off what has arrived; None while there is not enough."""
-        if not self._found or len(self._buffer) < self._wanted:
+        if not self._found or self._size < self._wanted:
             return None
         comma = -1 if self.exact else self._guess()
         if comma < 0:
-            found = boundaries(self._buffer)
+            found = boundaries(self._whole())
             self._learn(found)
             comma = found.last_comma
         if comma < 0:
-            if len(self._buffer) > DOCUMENT_BYTES:
+            if self._size > DOCUMENT_BYTES:
                 raise MalformedResponse(
                     f"a document of more than {DOCUMENT_BYTES >> 20} MiB, or not an array of "
                     "documents; check the collection, or exclude the large field with project"
                 )
             # What was scanned once is not scanned again until as much again has arrived.
-            self._wanted = 2 * len(self._buffer)
+            self._wanted = 2 * self._size
             return None
-        piece = bytes(memoryview(self._buffer)[:comma])
+        piece = self._cut_off(comma)
         if not piece.strip(_SPACE):
             raise MalformedResponse("the array of documents has a comma without a document")
-        del self._buffer[: comma + 1]
-        self._wanted = self._piece_bytes
+        self._next_bytes = min(self._piece_bytes, _GROWTH * self._next_bytes)
+        self._wanted = self._next_bytes
         self._cut = True
         return piece
 
+    def _cut_off(self, comma: int) -> bytes:
+        """Take what stands before the comma, in one copy, and keep what stands behind it."""
+        at = comma - (self._size - len(self._chunks[-1]))
+        if at < 0:
+            self._whole()
+            at = comma
+        *before, last = self._chunks
+        piece = b"".join((*before, memoryview(last)[:at]))
+        self._keep(bytes(memoryview(last)[at + 1 :]))
+        return piece
+
+    def _whole(self) -> bytes | bytearray:
+        if len(self._chunks) != 1:
+            self._chunks = [b"".join(self._chunks)]
+        return self._chunks[0]
+
+    def _keep(self, text: bytes) -> None:
+        self._chunks = [text] if text else []
+        self._size = len(text)
+
     def take_back(self, pieces: list[bytes]) -> None:
         """Put pieces back, the first cut first, and cut exactly from here on."""
-        text = b",".join(pieces)
-        if self._behind:
-            self._buffer = bytearray(text + self._behind)
-        else:
-            self._buffer[:0] = text + b","
+        behind = self._behind or b"," + self._whole()
+        self._keep(b",".join(pieces) + behind)
         self._wanted = 0
         self.exact = True
 
     @property
     def waiting(self) -> bool:
         """Whether there are bytes that were not given out."""
-        return bool(self._buffer)
+        return self._size > 0
 
     def finish(self) -> tuple[bytes, bool]:
         """Give what is left when no more chunks come and every piece before proved right.
@@ -222,10 +256,10 @@ class Splitter:
             The last piece (empty if nothing is left), and whether the array was closed: if not,
             the body broke off, and the piece holds the documents that still arrived whole.
         """
-        if not self._found:
+        if not self._found and not self._find_array(at_end=True):
             return self._unstarted()
-        rest = bytes(self._buffer)
-        self._buffer.clear()
+        rest = bytes(self._whole())
+        self._keep(b"")
         end = len(rest.rstrip(_SPACE)) - 1
         closed = rest[end : end + 1] == b"]"
         if self._head or self.exact or not closed:
@@ -243,26 +277,34 @@ class Splitter:
         """Guess the last boundary: the place that looks as the first one did."""
         if not self._between:
             return -1
-        at = self._buffer.rfind(self._between)
+        last = self._chunks[-1]
+        at = last.rfind(self._between)
         if at < 0:
-            return -1
-        return self._buffer.index(b",", at)
+            last = self._whole()
+            at = last.rfind(self._between)
+        return -1 if at < 0 else self._size - len(last) + last.index(b",", at)
 
     def _learn(self, found: Boundaries) -> None:
         if self._between or found.first_comma < 0:
             return
-        brace = self._buffer.rfind(b"}", 0, found.first_comma)
-        between = _BETWEEN.match(self._buffer, brace + 1)
+        whole = self._whole()
+        brace = whole.rfind(b"}", 0, found.first_comma)
+        between = _BETWEEN.match(whole, brace + 1)
         if brace >= 0 and between:
             self._between = b"}" + between.group()
 
-    def _find_array(self) -> bool:
+    def _find_array(self, *, at_end: bool = False) -> bool:
         """Look for the bracket that opens the documents; drop what stands before it."""
-        start = _skip_space(self._buffer, 0)
-        if start == len(self._buffer):
+        if self._size < self._head_wanted and not at_end:
+            return False
+        # What was looked at once is not looked at again until as much again has arrived.
+        self._head_wanted = min(2 * self._size, WRAPPER_BYTES + 1)
+        text = self._whole()
+        start = _skip_space(text, 0)
+        if start == len(text):
             self._bound_head(start)
             return False
-        first = self._buffer[start]
+        first = text[start]
         if first == ord("["):
             if self._path:
                 raise MalformedResponse(
@@ -270,17 +312,17 @@ class Splitter:
                     "leave response_path unset"
                 )
             self._found = True
-            del self._buffer[: start + 1]
+            self._keep(bytes(memoryview(text)[start + 1 :]))
             return True
         if first != ord("{"):
             raise MalformedResponse("the response is not JSON documents" + self._shown())
-        at = _array_in_wrapper(bytes(self._buffer[:WRAPPER_BYTES]), self._path)
+        at = _array_in_wrapper(bytes(text[:WRAPPER_BYTES]), self._path)
         if at < 0:
-            self._bound_head(len(self._buffer))
+            self._bound_head(len(text))
             return False
         self._found = True
-        self._head = bytes(self._buffer[:at])
-        del self._buffer[: at + 1]
+        self._head = bytes(text[:at])
+        self._keep(bytes(memoryview(text)[at + 1 :]))
         return True
 
     def _bound_head(self, length: int) -> None:
@@ -292,9 +334,9 @@ class Splitter:
 
     def _unstarted(self) -> tuple[bytes, bool]:
         try:
-            whole = msgspec.json.decode(bytes(self._buffer))
+            whole = msgspec.json.decode(self._whole())
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            self._buffer.clear()  # nothing here waits for a piece
+            self._keep(b"")  # nothing here waits for a piece
             return b"", False
         where = f" at response_path={self._path!r}" if self._path else ""
         said = " (the service reports an error)" if _reports_error(whole) else ""
@@ -324,7 +366,7 @@ class Splitter:
         return True
 
     def _shown(self) -> str:
-        return ": " + bytes(self._buffer[:200]).decode("utf-8", "backslashreplace")
+        return ": " + bytes(self._whole()[:200]).decode("utf-8", "backslashreplace")
 
 
 def _reports_error(whole: object) -> bool:

@@ -8,9 +8,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from connectome_dagster.errors import MalformedResponse
+from connectome_dagster.frames import split
 from connectome_dagster.frames.exact import NotDocuments
 from connectome_dagster.frames.split import (
     DOCUMENT_BYTES,
+    FIRST_PIECE_BYTES,
+    PIECE_BYTES,
     WRAPPER_BYTES,
     Boundaries,
     Splitter,
@@ -278,6 +281,37 @@ def test_a_piece_is_not_much_larger_than_asked_for() -> None:
     assert sum(counts) == 2000
     assert max(pieces) <= 4096 + 700
     assert len(pieces) < 2 * len(body) / 4096
+
+
+def test_the_first_piece_is_small_and_those_after_it_grow_to_their_full_size() -> None:
+    body = json.dumps([{"a": n, "b": "x" * 100} for n in range(60_000)]).encode()
+    step = 10_000
+    splitter = Splitter()
+    sizes: list[int] = []
+    for at in range(0, len(body), step):
+        piece = splitter.feed(body[at : at + step])
+        sizes += [] if piece is None else [len(piece)]
+    assert FIRST_PIECE_BYTES - step < sizes[0] < FIRST_PIECE_BYTES + step
+    assert sizes == sorted(sizes[:3]) + sizes[3:]
+    assert all(PIECE_BYTES - step < size < PIECE_BYTES + step for size in sizes[2:])
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_a_wrapper_is_looked_at_a_few_times_however_it_arrives(
+    step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at = 0
+    look = split._array_in_wrapper
+
+    def counting(head: bytes, path: str | None) -> int:
+        nonlocal looked_at
+        looked_at += len(head)
+        return look(head, path)
+
+    monkeypatch.setattr(split, "_array_in_wrapper", counting)
+    body = b'{"note":"%b","data":[{"a":"1"}]}' % (b"x" * (WRAPPER_BYTES - 100))
+    assert read_in(chunked(body, range(0, len(body), step)), 10) == [{"a": "1"}]
+    assert looked_at <= 4 * len(body)
 
 
 @settings(max_examples=60, deadline=None)
