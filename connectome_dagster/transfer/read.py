@@ -6,7 +6,6 @@ Knows how a read is sent, decoded and gathered; what Arrow makes of a document i
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator
@@ -33,8 +32,6 @@ from connectome_dagster.transfer.strict import Piece, Strict, without_fields
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -174,7 +171,7 @@ class Documents:
                 `to_pandas` and `to_parquet` take such documents.
             ReadInterrupted, MalformedResponse, SchemaConflict, ConnectomeError: as `to_arrow`.
         """
-        batches = self._streamed()
+        batches = self._decoded(self._hints(), Tally())
         first = next(batches, None)
         if first is None:
             return pa.RecordBatchReader.from_batches(self._schema(), [])
@@ -212,18 +209,6 @@ class Documents:
         assert self.report is not None  # noqa: S101 - a read has just ended
         return self.report
 
-    def _streamed(self) -> Generator[pa.RecordBatch, None, None]:
-        yield from self._decoded(self._hints(), Tally())
-        self._log_conflicts()
-
-    def _log_conflicts(self) -> None:
-        """Once for each read, when nothing is read again any more."""
-        told = self.report.conflicts_told if self.report is not None else ""
-        if told:
-            verb = self._source.call.verb
-            text = self._source.redacted(f"{verb} of collection {self.collection!r}: {told}")
-            _log.warning("%s", text)
-
     def _gather(
         self,
         take: Callable[[Iterator[pa.RecordBatch]], T],
@@ -244,13 +229,11 @@ class Documents:
             conflicts = growing.conflicts
             if not conflicts:
                 try:
-                    finished = finish(taken, growing.schema)
+                    return finish(taken, growing.schema)
                 except Unmergeable as unmergeable:
                     # An early batch of integers that floats do not hold, and floats came later.
-                    conflicts = frozenset(unmergeable.kinds)
-                else:
-                    self._log_conflicts()
-                    return finished
+                    kinds = unmergeable.kinds
+                conflicts = frozenset(kinds)
             hints = hints.with_text(conflicts)
 
     def _decoded(self, hints: Hints, tally: Tally) -> Generator[pa.RecordBatch, None, None]:
