@@ -169,8 +169,33 @@ def _uuid(value: Any) -> Extended | None:
     return None
 
 
-def _other(*names: str) -> Callable[[Mapping[str, Any]], Extended | None]:
-    return lambda document: Extended("extended", None) if set(document) == set(names) else None
+def _other(
+    fits: Callable[[Any], bool], name: str
+) -> Callable[[Mapping[str, Any]], Extended | None]:
+    """A form with this one member, if its value fits; its text stands for itself."""
+    return _only(name, lambda value: Extended("extended", None) if fits(value) else None)
+
+
+def _code(document: Mapping[str, Any]) -> Extended | None:
+    is_code = set(document) <= {"$code", "$scope"} and isinstance(document.get("$code"), str)
+    is_scope = isinstance(document.get("$scope", {}), dict)
+    return Extended("extended", None) if is_code and is_scope else None
+
+
+def _is_one(value: Any) -> bool:
+    return type(value) is int and value == 1
+
+
+def _holds(type_: type, *names: str) -> Callable[[Any], bool]:
+    return lambda value: (
+        isinstance(value, dict)
+        and set(value) == set(names)
+        and all(type(each) is type_ for each in value.values())
+    )
+
+
+def _is_pointer(value: Any) -> bool:
+    return isinstance(value, dict) and set(value) == {"$ref", "$id"}
 
 
 _FORMS: dict[str, Callable[[Mapping[str, Any]], Extended | None]] = {
@@ -183,15 +208,13 @@ _FORMS: dict[str, Callable[[Mapping[str, Any]], Extended | None]] = {
     "$binary": _binary,
     "$type": lambda document: _binary(document) if "$binary" in document else None,
     "$uuid": _only("$uuid", _uuid),
-    "$timestamp": _other("$timestamp"),
-    "$regularExpression": _other("$regularExpression"),
-    "$symbol": _other("$symbol"),
-    "$code": lambda document: (
-        Extended("extended", None) if set(document) <= {"$code", "$scope"} else None
-    ),
-    "$scope": _other("$scope", "$code"),
-    "$dbPointer": _other("$dbPointer"),
-    "$minKey": _other("$minKey"),
-    "$maxKey": _other("$maxKey"),
-    "$undefined": _other("$undefined"),
+    "$timestamp": _other(_holds(int, "t", "i"), "$timestamp"),
+    "$regularExpression": _other(_holds(str, "pattern", "options"), "$regularExpression"),
+    "$symbol": _other(lambda value: isinstance(value, str), "$symbol"),
+    "$code": _code,
+    "$scope": _code,
+    "$dbPointer": _other(_is_pointer, "$dbPointer"),
+    "$minKey": _other(_is_one, "$minKey"),
+    "$maxKey": _other(_is_one, "$maxKey"),
+    "$undefined": _other(lambda value: value is True, "$undefined"),
 }

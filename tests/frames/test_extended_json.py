@@ -6,10 +6,12 @@ from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from connectome_dagster.frames.decode import Hints, decode
 from connectome_dagster.frames.extended_json import Extended, parse_instant, recognise
 
 OID = "0123456789abcdef01234567"
@@ -46,6 +48,9 @@ OID = "0123456789abcdef01234567"
         ({"$code": "x"}, "extended", None),
         ({"$code": "x", "$scope": {}}, "extended", None),
         ({"$minKey": 1}, "extended", None),
+        ({"$maxKey": 1}, "extended", None),
+        ({"$symbol": "x"}, "extended", None),
+        ({"$dbPointer": {"$ref": "b", "$id": {"$oid": OID}}}, "extended", None),
         ({"$undefined": True}, "extended", None),
     ],
 )  # fmt: skip
@@ -95,6 +100,20 @@ def test_forms_are_recognised(document: dict[str, Any], kind: str, value: Any) -
         {"$type": "00"},
         {"$uuid": "0" * 32},
         {"$code": "x", "other": 1},
+        {"$code": 42},
+        {"$code": "", "$scope": 42},
+        {"$scope": {}},
+        {"$timestamp": 42},
+        {"$timestamp": {"t": "1", "i": 1}},
+        {"$timestamp": {"t": 1, "i": 1, "u": 1}},
+        {"$regularExpression": {"pattern": "a"}},
+        {"$regularExpression": {"pattern": 42, "options": ""}},
+        {"$minKey": 0},
+        {"$maxKey": True},
+        {"$undefined": 1},
+        {"$symbol": 5},
+        {"$dbPointer": {"$ref": "b"}},
+        {"$minKey": 1, "a": 1},
         {"$unknown": 1},
     ],
     ids=str,
@@ -172,3 +191,67 @@ def test_a_form_means_what_mongodbs_own_reader_says(text: str) -> None:
         "uuid": lambda: bytes(theirs),
     }[ours.kind]()
     assert repr(ours.value) == repr(expected)
+
+
+INSTANT = pa.timestamp("ms", "UTC")
+TEXT = pa.string()
+
+
+@pytest.mark.parametrize(
+    ("text", "type_", "value"),
+    [
+        ('{"$numberInt":"-2147483648"}', pa.int64(), -(2**31)),
+        ('{"$numberLong":"9223372036854775807"}', pa.int64(), 2**63 - 1),
+        ('{"$numberDouble":"-0.0"}', pa.float64(), -0.0),
+        ('{"$numberDouble":"1.2345678921232E+18"}', pa.float64(), 1.2345678921232e18),
+        ('{"$numberDouble":"NaN"}', pa.float64(), math.nan),
+        ('{"$numberDouble":"Infinity"}', pa.float64(), math.inf),
+        ('{"$date":{"$numberLong":"-284643869501"}}', INSTANT, -284643869501),
+        ('{"$date":{"$numberLong":"253402300800000"}}', INSTANT, 253402300800000),
+        ('{"$date":"2012-12-24T12:15:30.501Z"}', INSTANT, 1356351330501),
+        ('{"$date":"2012-12-24T12:15:30Z"}', INSTANT, 1356351330000),
+        ('{"$numberDecimal":"0.1234567890123456789012345678901234"}', pa.decimal128(38, 34),
+         Decimal("0.1234567890123456789012345678901234")),
+        ('{"$numberDecimal":"1.000E+3"}', pa.decimal128(38, 0), Decimal(1000)),
+        ('{"$numberDecimal":"-0E-2"}', pa.decimal128(38, 2), Decimal("0.00")),
+        ('{"$numberDecimal":"9.99E+6144"}', TEXT, None),
+        ('{"$numberDecimal":"NaN"}', TEXT, None),
+        ('{"$numberDecimal":"-Infinity"}', TEXT, None),
+        ('{"$binary":{"base64":"","subType":"00"}}', pa.binary(), b""),
+        ('{"$binary":{"base64":"//8=","subType":"00"}}', pa.binary(), b"\xff\xff"),
+        *((f'{{"$binary":{{"base64":"//8=","subType":"{sub}"}}}}', TEXT, None)
+          for sub in ("01", "02", "03", "05", "06", "07", "08", "09", "80")),
+        ('{"$binary":{"base64":"c//SZESzTGmQ6OfR38A11A==","subType":"04"}}', pa.binary(16),
+         bytes.fromhex("73ffd26444b34c6990e8e7d1dfc035d4")),
+        ('{"$uuid":"73ffd264-44b3-4c69-90e8-e7d1dfc035d4"}', pa.binary(16),
+         bytes.fromhex("73ffd26444b34c6990e8e7d1dfc035d4")),
+        ('{"$regularExpression":{"pattern":"\\\\d","options":"ix"}}', TEXT, None),
+        ('{"$timestamp":{"t":4294967295,"i":4294967295}}', TEXT, None),
+        ('{"$code":"f()","$scope":{"x":{"$numberInt":"1"}}}', TEXT, None),
+        ('{"$minKey":1}', TEXT, None),
+        ('{"$undefined":true}', TEXT, None),
+        ('{"$symbol":"a"}', TEXT, None),
+        ('{"$dbPointer":{"$ref":"b","$id":{"$oid":"56e1fc72e0c917e9c4714161"}}}', TEXT, None),
+    ],
+)  # fmt: skip
+def test_forms_become_what_the_table_of_types_says_at_any_depth(
+    text: str, type_: pa.DataType, value: Any
+) -> None:
+    batch = decode(f'{{"a":{text},"o":[{{"a":{text}}}]}}'.encode(), Hints()).batch
+    for array in (batch.column("a"), batch.column("o").values.field("a")):
+        assert array.type.equals(type_)
+        array = array.cast(pa.int64()) if type_.equals(INSTANT) else array
+        assert repr(array[0].as_py()) == repr(text if type_.equals(TEXT) else value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"$oid":5}', {"$oid": 5}),
+        ('{"$oid":"56e1fc72e0c917e9c4714161","x":1}', {"$oid": "56e1fc72e0c917e9c4714161", "x": 1}),
+        ('{"$numberLong":5}', {"$numberLong": 5}),
+        ('{"$timestamp":{"t":1}}', {"$timestamp": {"t": 1}}),
+    ],
+)
+def test_what_only_looks_like_a_form_keeps_its_members(text: str, value: Any) -> None:
+    assert decode(f'{{"a":{text}}}'.encode(), Hints()).batch.to_pylist() == [{"a": value}]
