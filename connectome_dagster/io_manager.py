@@ -152,7 +152,8 @@ class ConnectomeIOManager(dg.ConfigurableIOManager):
             selection.filter() if selection is not None else None, project=_projection(columns)
         )
         if kind is pa.RecordBatchReader:
-            return _shaped_reader(documents.reader(), declared, columns)
+            reader = _logging_reader(context, documents)
+            return _shaped_reader(reader, declared, columns)
         return _as(kind, _loaded(context, documents, declared, columns))
 
     def _describe(
@@ -503,15 +504,40 @@ def _loaded(
     columns: Sequence[str] | None,
 ) -> pa.Table:
     table = documents.to_arrow()
-    report = documents.report
-    if report is not None:
-        # In the log, not as input metadata: Dagster makes an observation of the upstream asset of
-        # that, and the costs of one reader are no news about the asset.
-        context.log.info(
-            f"Loaded {report.rows} rows of collection {report.collection} in {report.requests} "
-            f"requests, {report.bytes_received} bytes, {report.seconds:.2f} s."
-        )
+    _log_read(context, documents)
     return _shaped(table if table.num_rows else _empty(declared), declared, columns)
+
+
+def _logging_reader(context: dg.InputContext, documents: Documents) -> pa.RecordBatchReader:
+    """The stream of the documents, which tells what it did when it has ended."""
+    reader = documents.reader()
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from reader
+        _log_read(context, documents)
+
+    return pa.RecordBatchReader.from_batches(reader.schema, batches())
+
+
+def _log_read(context: dg.InputContext, documents: Documents) -> None:
+    # In the log, not as input metadata: Dagster makes an observation of the upstream asset of
+    # that, and the costs of one reader are no news about the asset.
+    report = documents.report
+    if report is None:
+        return
+    context.log.info(
+        f"Loaded {report.rows} rows of collection {report.collection} in {report.requests} "
+        f"requests, {report.bytes_received} bytes, {report.seconds:.2f} s: "
+        f'strategy "{report.strategy}", {report.pages} pages, resumed {report.resumed} times, '
+        f"{'proved' if report.proved else 'not proved'} to be all."
+    )
+    if not report.proved:
+        context.log.warning(
+            f"It is not proved that collection {report.collection} has no more than these "
+            f"{report.rows} rows, since the service cannot be asked for what follows the last one."
+        )
+    if report.conflicts:
+        context.log.warning(f"Of collection {report.collection}, {report.conflicts_told}.")
 
 
 def _empty(declared: pa.Schema | None) -> pa.Table:

@@ -1,4 +1,4 @@
-"""What a materialization shows in Dagster: counts, schema, table, preview and costs of a write.
+"""What a materialization shows in Dagster: counts, schema, table, preview and costs.
 
 Values only: makes metadata of reports, schemas and first rows. Knows neither client nor
 credentials; whoever shows values hands in what blanks secrets in them.
@@ -17,14 +17,16 @@ from dagster import TableColumnConstraints
 # Not exported elsewhere; Dagster's own integrations import both from here.
 from dagster._core.definitions.metadata.metadata_set import NamespacedMetadataSet, TableMetadataSet
 
-from connectome_dagster.transfer.report import WriteReport
+from connectome_dagster.transfer.report import ReadReport, WriteReport
 
 __all__ = [
     "PREVIEW_ROWS",
     "STORAGE_KIND",
+    "ReadMetadataSet",
     "WriteMetadataSet",
     "arrow_schema",
     "preview",
+    "read_metadata",
     "table_metadata",
     "table_schema",
     "write_metadata",
@@ -105,6 +107,62 @@ def write_metadata(
             retries=report.retries,
             seconds=report.seconds,
             partitions=partitions if partitions > 1 else None,
+        )
+    )
+
+
+class ReadMetadataSet(NamespacedMetadataSet):
+    """Costs of one read, numbers that the UI plots over time, and how far it is to be trusted.
+
+    Args:
+        rows: documents that were read.
+        bytes: bytes of the response bodies.
+        requests: HTTP requests, retries included.
+        retries: requests that were sent again.
+        seconds: wall time of the read.
+        pages: responses that the documents came from.
+        resumed: breaks of the connection after which the read went on.
+        proved: whether it is certain that these are all documents.
+        text_fields: fields that were read as text, since their values have several types.
+    """
+
+    rows: int | None = None
+    bytes: int | None = None
+    requests: int | None = None
+    retries: int | None = None
+    seconds: float | None = None
+    pages: int | None = None
+    resumed: int | None = None
+    proved: bool | None = None
+    text_fields: int | None = None
+
+    @classmethod
+    def namespace(cls) -> str:
+        """The part of the keys before the slash."""
+        return "connectome"
+
+
+def read_metadata(report: ReadReport) -> dict[str, Any]:
+    """The `connectome/…` metadata of what was extracted by one read.
+
+    Args:
+        report: what the read did.
+
+    Example:
+        >>> read_metadata(ReadReport(collection="movies", rows=3, proved=True))["connectome/proved"]
+        True
+    """
+    return dict(
+        ReadMetadataSet(
+            rows=report.rows,
+            bytes=report.bytes_received,
+            requests=report.requests,
+            retries=report.retries,
+            seconds=report.seconds,
+            pages=report.pages,
+            resumed=report.resumed,
+            proved=report.proved,
+            text_fields=len(report.conflicts),
         )
     )
 

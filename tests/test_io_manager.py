@@ -192,6 +192,53 @@ def test_a_downstream_asset_loads_what_was_stored_as_it_asks_for_it(
     assert sorted(row["amount"] for row in rows) == [10, 20, 39]
 
 
+@pytest.mark.parametrize("kind", [pd.DataFrame, pa.Table, pa.RecordBatchReader])
+def test_a_load_tells_in_the_log_what_it_did_and_warns_of_what_is_not_certain(
+    kind: Any, pipeline: Pipeline, collection: str, instance: dg.DagsterInstance
+) -> None:
+    @dg.asset(metadata={"connectome/collection": collection})
+    def movies() -> pd.DataFrame:
+        return MOVIES
+
+    def count(movies: Any) -> None:
+        if kind is pa.RecordBatchReader:
+            movies.read_all()
+
+    count.__annotations__["movies"] = kind
+    result = pipeline.run(movies, dg.asset(count))
+    info, *more = told(instance, result)
+    assert re.match(
+        rf"Loaded 3 rows of collection {collection} in 2 requests, \d+ bytes, [\d.]+ s: "
+        'strategy "auto", 1 pages, resumed 0 times, proved to be all.$',
+        info,
+    )
+    assert more == []
+    pipeline.server.switches(id_form="absent")
+    mixed = dg.AssetSpec("movies", metadata={"connectome/collection": collection})
+    pipeline.server.documents(collection)
+    titles = pd.DataFrame({"title": [1, 2, 3]})
+
+    @dg.asset(metadata={"connectome/collection": collection, "connectome/write_mode": "append"})
+    def more_movies() -> pd.DataFrame:
+        return titles
+
+    pipeline.run(more_movies)
+    result = pipeline.run(mixed, dg.asset(count), selection="count")
+    info, *warnings = told(instance, result)
+    assert "not proved to be all" in info
+    assert [warning.split(",")[0] for warning in warnings] == [
+        f"It is not proved that collection {collection} has no more than these 6 rows",
+        f"Of collection {collection}",
+    ]
+    assert "1 field holds values of several types and was read as text: title (" in warnings[1]
+
+
+def told(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> list[str]:
+    """What the IO manager says of loading, in the log of a run."""
+    entries = [entry for entry in instance.all_logs(result.run_id) if not entry.is_dagster_event]
+    return [entry.user_message for entry in entries]
+
+
 def test_an_input_without_annotation_is_a_dataframe(pipeline: Pipeline, collection: str) -> None:
     got = []
 

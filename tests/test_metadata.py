@@ -8,11 +8,12 @@ from connectome_dagster.metadata import (
     PREVIEW_ROWS,
     arrow_schema,
     preview,
+    read_metadata,
     table_metadata,
     table_schema,
     write_metadata,
 )
-from connectome_dagster.transfer.report import WriteReport
+from connectome_dagster.transfer.report import ReadReport, WriteReport
 
 REPORT = WriteReport(
     collection="movies",
@@ -52,6 +53,26 @@ def test_the_count_of_a_partition_is_never_the_count_of_the_table() -> None:
 
 def test_no_rows_are_a_count_too() -> None:
     assert table_metadata(collection="movies", row_count=0)["dagster/row_count"] == 0
+
+
+def test_the_costs_of_a_read_are_numbers_and_whether_it_is_all() -> None:
+    report = ReadReport(
+        "movies", rows=3, requests=4, retries=1, bytes_received=120, seconds=0.5, pages=2,
+        resumed=1, proved=False, conflicts={"year": ("int", "string")},
+    )  # fmt: skip
+    shown = read_metadata(report)
+    assert shown == {
+        "connectome/rows": 3,
+        "connectome/bytes": 120,
+        "connectome/requests": 4,
+        "connectome/retries": 1,
+        "connectome/seconds": 0.5,
+        "connectome/pages": 2,
+        "connectome/resumed": 1,
+        "connectome/proved": False,
+        "connectome/text_fields": 1,
+    }
+    assert dg.MaterializeResult(metadata=shown).metadata == shown
 
 
 def test_the_costs_of_a_write_are_numbers() -> None:

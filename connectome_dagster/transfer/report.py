@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+_TOLD = 10  # fields that are named in a log; the report names them all
+
 Guarantee = Literal["enforced", "verified", "at_least_once"]
 
 
@@ -87,3 +89,22 @@ class ReadReport:
     pages: int = 0
     resumed: int = 0
     proved: bool = False
+
+    @property
+    def conflicts_told(self) -> str:
+        """The fields that became text for a log, with their types; `""` if there are none.
+
+        Example:
+            >>> ReadReport("movies", conflicts={"year": ("int", "string")}).conflicts_told
+            '1 field holds values of several types and was read as text: year (int, string)'
+        """
+        if not self.conflicts:
+            return ""
+        count = len(self.conflicts)
+        fields = [f"{path} ({', '.join(kinds)})" for path, kinds in self.conflicts.items()]
+        more = [f"and {count - _TOLD} more"] if count > _TOLD else []
+        verbs = ("holds", "was") if count == 1 else ("hold", "were")
+        return (
+            f"{count} field{'s' * (count > 1)} {verbs[0]} values of several types and {verbs[1]} "
+            f"read as text: {', '.join([*fields[:_TOLD], *more])}"
+        )
