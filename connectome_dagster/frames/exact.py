@@ -153,11 +153,14 @@ class _Columns:
             return pa.nulls(len(values))
         forms = self._forms(values) if "object" in kinds else None
         if forms:
+            values, forms = _as_plain(values, forms)
             kinds = dict.fromkeys(
                 form.kind if form else _kind(value)
                 for value, form in zip(values, forms, strict=True)
             )
             kinds.pop("null", None)
+            if not kinds:
+                return pa.nulls(len(values))
         if path in self._as_text:
             return self._text(values, path, tuple(kinds))
         build = self._builder(tuple(sorted(kinds)), forms, path)
@@ -215,6 +218,17 @@ def _form(value: bytes) -> Extended | None:
         if _BEYOND not in str(error):
             raise
     return None  # no form has a number that no float holds
+
+
+def _as_plain(
+    values: Sequence[Value], forms: list[Extended | None]
+) -> tuple[list[Value], list[Extended | None]]:
+    """Write the forms of what JSON has without one, as it has it: strings and null."""
+    plain = [form is not None and form.kind in ("string", "null") for form in forms]
+    return [
+        msgspec.json.encode(form.value) if form and is_plain else value
+        for value, form, is_plain in zip(values, forms, plain, strict=True)
+    ], [None if is_plain else form for form, is_plain in zip(forms, plain, strict=True)]
 
 
 def _kind(value: Value) -> str:

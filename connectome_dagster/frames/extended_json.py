@@ -33,7 +33,8 @@ class Extended(NamedTuple):
 
     Attributes:
         kind: `"oid"`, `"timestamp"` (value: milliseconds since the epoch), `"int"`, `"float"`,
-            `"decimal"`, `"binary"`, `"uuid"` (16 bytes) or `"extended"` (any other form).
+            `"decimal"`, `"binary"`, `"uuid"` (16 bytes), `"string"` (a symbol), `"null"` (an
+            undefined) or `"extended"` (any other form).
         value: as the kind says; None for `"extended"`, whose text stands for itself.
     """
 
@@ -176,6 +177,14 @@ def _other(
     return _only(name, lambda value: Extended("extended", None) if fits(value) else None)
 
 
+def _symbol(value: Any) -> Extended | None:
+    return Extended("string", value) if isinstance(value, str) else None
+
+
+def _undefined(value: Any) -> Extended | None:
+    return Extended("null", None) if value is True else None
+
+
 def _code(document: Mapping[str, Any]) -> Extended | None:
     is_code = set(document) <= {"$code", "$scope"} and isinstance(document.get("$code"), str)
     is_scope = isinstance(document.get("$scope", {}), dict)
@@ -210,11 +219,11 @@ _FORMS: dict[str, Callable[[Mapping[str, Any]], Extended | None]] = {
     "$uuid": _only("$uuid", _uuid),
     "$timestamp": _other(_holds(int, "t", "i"), "$timestamp"),
     "$regularExpression": _other(_holds(str, "pattern", "options"), "$regularExpression"),
-    "$symbol": _other(lambda value: isinstance(value, str), "$symbol"),
+    "$symbol": _only("$symbol", _symbol),
     "$code": _code,
     "$scope": _code,
     "$dbPointer": _other(_is_pointer, "$dbPointer"),
     "$minKey": _other(_is_one, "$minKey"),
     "$maxKey": _other(_is_one, "$maxKey"),
-    "$undefined": _other(lambda value: value is True, "$undefined"),
+    "$undefined": _only("$undefined", _undefined),
 }

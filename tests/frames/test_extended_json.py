@@ -49,9 +49,9 @@ OID = "0123456789abcdef01234567"
         ({"$code": "x", "$scope": {}}, "extended", None),
         ({"$minKey": 1}, "extended", None),
         ({"$maxKey": 1}, "extended", None),
-        ({"$symbol": "x"}, "extended", None),
+        ({"$symbol": "x"}, "string", "x"),
         ({"$dbPointer": {"$ref": "b", "$id": {"$oid": OID}}}, "extended", None),
-        ({"$undefined": True}, "extended", None),
+        ({"$undefined": True}, "null", None),
     ],
 )  # fmt: skip
 def test_forms_are_recognised(document: dict[str, Any], kind: str, value: Any) -> None:
@@ -229,8 +229,8 @@ TEXT = pa.string()
         ('{"$timestamp":{"t":4294967295,"i":4294967295}}', TEXT, None),
         ('{"$code":"f()","$scope":{"x":{"$numberInt":"1"}}}', TEXT, None),
         ('{"$minKey":1}', TEXT, None),
-        ('{"$undefined":true}', TEXT, None),
-        ('{"$symbol":"a"}', TEXT, None),
+        ('{"$undefined":true}', pa.null(), None),
+        ('{"$symbol":"a"}', TEXT, "a"),
         ('{"$dbPointer":{"$ref":"b","$id":{"$oid":"56e1fc72e0c917e9c4714161"}}}', TEXT, None),
     ],
 )  # fmt: skip
@@ -241,7 +241,8 @@ def test_forms_become_what_the_table_of_types_says_at_any_depth(
     for array in (batch.column("a"), batch.column("o").values.field("a")):
         assert array.type.equals(type_)
         array = array.cast(pa.int64()) if type_.equals(INSTANT) else array
-        assert repr(array[0].as_py()) == repr(text if type_.equals(TEXT) else value)
+        in_text = value is None and type_.equals(TEXT)
+        assert repr(array[0].as_py()) == repr(text if in_text else value)
 
 
 @pytest.mark.parametrize(
@@ -255,3 +256,27 @@ def test_forms_become_what_the_table_of_types_says_at_any_depth(
 )
 def test_what_only_looks_like_a_form_keeps_its_members(text: str, value: Any) -> None:
     assert decode(f'{{"a":{text}}}'.encode(), Hints()).batch.to_pylist() == [{"a": value}]
+
+
+@pytest.mark.parametrize(
+    ("values", "type_", "expected"),
+    [
+        (['{"$symbol":"a"}', '"b"', "null"], TEXT, ["a", "b", None]),
+        (['{"$symbol":"a\\u2028"}', '{"$symbol":"b"}'], TEXT, ["a\u2028", "b"]),
+        (['{"$symbol":"a"}', "1.50"], TEXT, ["a", "1.50"]),
+        (['{"$undefined":true}', "1"], pa.int64(), [None, 1]),
+        (['{"$undefined":true}', "true"], pa.bool_(), [None, True]),
+        (['{"$undefined":true}', '"x"', '{"$symbol":"y"}'], TEXT, [None, "x", "y"]),
+        (['{"$undefined":true}', "[1]"], pa.list_(pa.int64()), [None, [1]]),
+        (['{"$undefined":true}', '{"x":1}'], pa.struct({"x": pa.int64()}), [None, {"x": 1}]),
+        (['{"$undefined":true}', '{"$numberLong":"1"}'], pa.int64(), [None, 1]),
+        (['{"$undefined":true}', "null"], pa.null(), [None, None]),
+    ],
+)
+def test_symbols_are_strings_and_undefined_is_null_beside_other_values(
+    values: list[str], type_: pa.DataType, expected: list[Any]
+) -> None:
+    piece = ",".join(f'{{"a":{value}}}' for value in values)
+    array = decode(piece.encode(), Hints()).batch.column("a")
+    assert array.type.equals(type_)
+    assert array.to_pylist() == expected
