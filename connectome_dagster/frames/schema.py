@@ -232,3 +232,30 @@ def check_names(names: Iterable[str]) -> None:
                 field=name,
             )
         seen.add(name)
+
+
+def check_c_names(schema: pa.Schema) -> None:
+    """Refuse a name that Arrow's C interface would end too early: it ends names at a NUL.
+
+    MongoDB has no such names, but JSON does.
+
+    Raises:
+        SchemaConflict: naming the first of them.
+    """
+    for path in _paths(pa.struct(list(schema)), ()):
+        if "\0" in path[-1]:
+            raise SchemaConflict(
+                f"the field {show_path(path)!r} has the character NUL in its name, where Arrow's C "
+                "interface would cut it off; leave it out with project, or use to_arrow or "
+                "to_pylist",
+                field=show_path(path),
+            )
+
+
+def _paths(type_: pa.DataType, path: Path) -> Iterator[Path]:
+    if pa.types.is_struct(type_):
+        for field in type_:
+            yield (*path, field.name)
+            yield from _paths(field.type, (*path, field.name))
+    elif pa.types.is_list(type_):
+        yield from _paths(type_.value_type, (*path, ITEM))

@@ -12,6 +12,7 @@ from connectome_dagster.frames.decode import Hints, decode
 from connectome_dagster.frames.exact import decode_exactly
 from connectome_dagster.frames.schema import (
     Unmergeable,
+    check_c_names,
     check_names,
     check_wholes,
     conform,
@@ -217,3 +218,19 @@ def test_a_name_that_occurs_twice_is_refused() -> None:
     with pytest.raises(SchemaConflict, match="'a'") as caught:
         check_names(["b", "a", "a"])
     assert caught.value.field == "a"
+
+
+@pytest.mark.parametrize(
+    ("document", "field"),
+    [
+        (r'{"a\u0000b":1}', "a\0b"),
+        (r'{"a":{"b\u0000":1}}', "a.b\0"),
+        (r'{"a":[[{"b":[{"\u0000":1}]}]]}', "a[][].b[].\0"),
+    ],
+)
+def test_a_name_that_arrow_would_hand_on_cut_off_is_refused(document: str, field: str) -> None:
+    schema = decode(document.encode(), Hints()).batch.schema
+    with pytest.raises(SchemaConflict, match="NUL") as caught:
+        check_c_names(schema)
+    assert caught.value.field == field
+    check_c_names(decode(b'{"a":"\\u0000","b.c":[{"":1}]}', Hints()).batch.schema)
