@@ -24,8 +24,8 @@ EDITION = 1
 # fields, some of them long texts; numbers alone; the first again and again, to be large.
 DOCUMENTS, MIXED, PLAIN, FLIGHTS, LARGE = "documents", "mixed", "plain", "flights", "large"
 
-# The shapes that are written as DataFrames as well.
-FRAMED = (DOCUMENTS, PLAIN)
+# The shapes that are written as DataFrames as well, and what these call the `_id`.
+FRAMED = {DOCUMENTS: "_id", PLAIN: "sku"}
 
 # A large collection is the documents so many times over, each time with other `_id`s.
 LARGE_TIMES = 10
@@ -136,7 +136,7 @@ def body_file(folder: Path, shape: str, count: int) -> Path:
 
 def frame_file(folder: Path, shape: str, count: int) -> Path:
     """Where the DataFrame of the same documents is kept; pickles belong to a version of pandas."""
-    name = "frame" if shape == DOCUMENTS else f"frame-{shape}"
+    name = "frame" if shape == DOCUMENTS else f"frame-{shape}-{FRAMED[shape]}"
     return folder / f"{name}-{EDITION}-{count}-pandas-{version('pandas')}.pickle"
 
 
@@ -162,9 +162,8 @@ def prepare(folder: Path, shape: str, count: int) -> None:
         else:
             _write(unfinished, _made(shape, count))
         unfinished.replace(array)
-    frame = frame_file(folder, shape, count)
-    if shape in FRAMED and not frame.exists():
-        _write_frame(unfinished, array)
+    if shape in FRAMED and not (frame := frame_file(folder, shape, count)).exists():
+        _write_frame(unfinished, array, FRAMED[shape])
         unfinished.replace(frame)
 
 
@@ -203,10 +202,11 @@ def _first(array: bytes, count: int) -> bytes:
     return array[: end + 1] + b"]"
 
 
-def _write_frame(path: Path, source: Path) -> None:
+def _write_frame(path: Path, source: Path, key: str) -> None:
     import pandas as pd  # only this step needs it, and it takes long to import
 
-    pd.DataFrame(json.loads(source.read_bytes())).to_pickle(path)
+    frame = pd.DataFrame(json.loads(source.read_bytes()))
+    frame.rename(columns={"_id": key}).to_pickle(path)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,6 @@ class Side(NamedTuple):
         prepare: what happens before the measurement.
         rows: of a write, how many rows of the frame at most; None reads, 0 writes them all.
         writes_to: of a write, the collection of the server.
-        key: of a write, what the frame calls its `_id`.
     """
 
     run: Run
@@ -51,4 +50,3 @@ class Side(NamedTuple):
     prepare: Callable[[str, str], Any] | None = None
     rows: int | None = None
     writes_to: str = ""
-    key: str = "_id"

@@ -41,7 +41,7 @@ def run_side(
     if side.rows is not None:
         import pandas as pd  # the sides that read pay for their own imports
 
-        frame = pd.read_pickle(frame_file).rename(columns={"_id": side.key})
+        frame = pd.read_pickle(frame_file)
         frame = frame.head(side.rows) if side.rows else frame
         few, everything = SINK, side.writes_to
     side.run(address, few, None if frame is None else frame.head(FEW_ROWS))

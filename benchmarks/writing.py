@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.data import FRAMED, PLAIN
 from benchmarks.proof import Documents
 from benchmarks.replay import DELAYED, KEPT, SINK
 from benchmarks.side import CREDENTIAL, REQUEST_SECONDS, Did, Read, Run, Side
@@ -19,7 +20,7 @@ UPSERT_ROWS = 4000
 # By hand it is one request after the other, so a tenth of them tells how many go in a second.
 LOOP_ROWS = 400
 UPSERT_CONCURRENCY = 32
-KEY = "sku"
+KEY = FRAMED[PLAIN]
 
 # Rows that are sent once more, where they are kept, to see what was sent.
 KEPT_ROWS = 2500
@@ -112,7 +113,7 @@ def _appending(run: Run) -> Side:
 
 
 def _upserting(run: Run, rows: int) -> Side:
-    return Side(run, _of_kept(run, KEPT_UPSERTS), rows=rows, writes_to=DELAYED, key=KEY)
+    return Side(run, _of_kept(run, KEPT_UPSERTS), rows=rows, writes_to=DELAYED)
 
 
 SIDES = {
