@@ -20,7 +20,13 @@ from connectome_dagster.errors import ConfigurationError, SchemaConflict
 from connectome_dagster.frames.decode import Decoded, Hints, decode
 from connectome_dagster.frames.fit import Fit, Misfit, OnConflict
 from connectome_dagster.frames.plain import plain_documents
-from connectome_dagster.frames.schema import Path, Unmergeable, conform, show_path
+from connectome_dagster.frames.schema import (
+    Path,
+    Unmergeable,
+    check_c_names,
+    conform,
+    show_path,
+)
 from connectome_dagster.transfer.cursor import ID, shown, told
 from connectome_dagster.transfer.fetch import Source, Tally
 from connectome_dagster.transfer.fields import without
@@ -182,7 +188,9 @@ class Documents:
         return iter(self.reader())
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        return self.reader().__arrow_c_stream__(requested_schema)
+        reader = self.reader()
+        check_c_names(reader.schema)
+        return reader.__arrow_c_stream__(requested_schema)
 
     def to_parquet(self, path: str | os.PathLike[str], **options: Any) -> ReadReport:
         """Read into a Parquet file, batch by batch; always succeeds on legal documents.

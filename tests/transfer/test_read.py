@@ -30,6 +30,7 @@ from connectome_dagster.errors import (
     MalformedResponse,
     QueryError,
     ReadInterrupted,
+    SchemaConflict,
     SchemaDrift,
     ServiceUnavailable,
 )
@@ -769,6 +770,12 @@ class TestRefusals:
                 pa.RecordBatchReader.from_stream(documents_of(server)).read_all()
         assert "What arrived is not everything" in str(caught.value)
         assert READ_SECRET not in str(caught.value)
+
+    def test_a_name_that_arrow_would_cut_off_is_refused_and_not_handed_on(self) -> None:
+        with serving(*[answer(body=encoded([{"a\0b": 1}]))] * 2) as server:
+            with pytest.raises(SchemaConflict, match="NUL"):
+                pa.RecordBatchReader.from_stream(documents_of(server))
+            assert documents_of(server).to_arrow().to_pylist() == [{"a\0b": 1}]
 
     def test_a_missing_read_credential_is_told_by_find(self, open_collection: Open) -> None:
         with serving(answer()) as server:
