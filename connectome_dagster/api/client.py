@@ -54,6 +54,10 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 # not count, small enough that a piece per reading thread is nothing.
 CHUNK_BYTES = 256 * 1024
 
+# So much of an answer is asked for first: all of a small one. Room for a piece of a large one
+# takes longer to be had than a small answer to be read.
+FIRST_BYTES = 16 * 1024
+
 # What `send` holds in memory. Its answers are counts, acknowledgements and single documents;
 # anything larger is to be streamed.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -627,7 +631,7 @@ def _send(connection: Connection, flight: _Flight, patience: float) -> None:
 def _head(connection: Connection, patience: float) -> tuple[AnswerHead, bytes]:
     data = b""
     while True:
-        more = _receive(connection, patience)
+        more = _receive(connection, patience, FIRST_BYTES)
         if not more:
             raise _BrokenError(
                 "the connection was closed before the end"
@@ -640,9 +644,9 @@ def _head(connection: Connection, patience: float) -> tuple[AnswerHead, bytes]:
             return found
 
 
-def _receive(connection: Connection, patience: float) -> bytes:
+def _receive(connection: Connection, patience: float, size: int = CHUNK_BYTES) -> bytes:
     try:
-        return connection.receive(CHUNK_BYTES)
+        return connection.receive(size)
     except OSError as error:
         broken = _loss(error, patience)
     raise broken
@@ -654,6 +658,7 @@ class _Reply:
     Attributes:
         status: the HTTP status.
         headers: by name in lower case.
+        is_readable: whether its body is in a form that was asked for.
     """
 
     def __init__(
@@ -671,14 +676,8 @@ class _Reply:
         self._early = early
         self._patience = patience
         self._released = False
-
-    @property
-    def is_readable(self) -> bool:
-        return self._encoding in ("", "identity", "gzip", "x-gzip")
-
-    @property
-    def _encoding(self) -> str:
-        return self.headers.get("content-encoding", "").strip().lower()
+        self._encoding = self.headers.get("content-encoding", "").strip().lower()
+        self.is_readable = self._encoding in ("", "identity", "gzip", "x-gzip")
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the decompressed body as it arrives."""

@@ -9,7 +9,7 @@ import math
 import numbers
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
@@ -190,16 +190,20 @@ def batch_write(collection: str, documents_json: bytes, *, idempotency_key: str 
         False
     """
     body = _text_of("[", "a JSON array of documents", documents_json)
-    call = _call("batchwrite", collection, "write", body, repeatable=False)
-    return _with_key(call, idempotency_key)
+    return _call(
+        "batchwrite",
+        collection,
+        "write",
+        body,
+        repeatable=False,
+        idempotency_key=_header_text(idempotency_key),
+    )
 
 
-def _with_key(call: Call, idempotency_key: str) -> Call:
-    if not idempotency_key:
-        return call
-    if not _HEADER_TEXT.fullmatch(idempotency_key):
+def _header_text(idempotency_key: str) -> str:
+    if idempotency_key and not _HEADER_TEXT.fullmatch(idempotency_key):
         raise ConfigurationError("an idempotency key is letters, digits, '-' and '_' alone")
-    return replace(call, idempotency_key=idempotency_key)
+    return idempotency_key
 
 
 def write(collection: str, document: bytes, *, endpoints: Endpoints = DEFAULT_ENDPOINTS) -> Call:
@@ -277,10 +281,15 @@ def upsert_encoded(
     search = _text_of("{", "a JSON object", search_json)
     data = _text_of("{", "a JSON object", data_json)
     body = b'{"search query":%b,"data":%b,"upsert":true}' % (search, data)
-    call = _call(
-        "updatewithupsert", collection, "write", body, repeatable=False, carries_query=True
+    return _call(
+        "updatewithupsert",
+        collection,
+        "write",
+        body,
+        repeatable=False,
+        carries_query=True,
+        idempotency_key=_header_text(idempotency_key),
     )
-    return _with_key(call, idempotency_key)
 
 
 def update_plain(
@@ -373,11 +382,20 @@ def _call(
     repeatable: bool,
     carries_query: bool = False,
     may_miss: bool = False,
+    idempotency_key: str = "",
     endpoints: Endpoints = DEFAULT_ENDPOINTS,
 ) -> Call:
     method, verb = endpoints[operation]
     return Call(
-        verb, method, check_collection(collection), needs, body, repeatable, carries_query, may_miss
+        verb,
+        method,
+        check_collection(collection),
+        needs,
+        body,
+        repeatable,
+        carries_query,
+        may_miss,
+        idempotency_key,
     )
 
 
