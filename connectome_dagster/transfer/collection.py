@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,21 +18,26 @@ from connectome_dagster.api.client import Client
 from connectome_dagster.api.credentials import ENVIRONMENT, Credentials
 from connectome_dagster.api.retry import RetryPolicy
 from connectome_dagster.errors import ConfigurationError
+from connectome_dagster.frames.encoding import DEFAULT_ENCODING, Encoding
 from connectome_dagster.frames.fit import ExtraFields, Fit, OnConflict
 from connectome_dagster.frames.schema import check_names
+from connectome_dagster.transfer import replace as replacing
 from connectome_dagster.transfer import write
 from connectome_dagster.transfer.fetch import Source
-from connectome_dagster.transfer.marks import BOOKKEEPING
+from connectome_dagster.transfer.marks import BOOKKEEPING, Marks
 from connectome_dagster.transfer.read import Documents
 from connectome_dagster.transfer.report import WriteReport
 from connectome_dagster.transfer.rows import Frame
 from connectome_dagster.transfer.search import PAGE_ROWS, Search, Strategy, paging
+from connectome_dagster.transfer.target import Idempotency, Target, Verify
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 DEFAULT_BASE_URL = "https://app.connectomesystem.com"  # F1
 BASE_URL_VARIABLE = "CONNECTOME_BASE_URL"
+
+OnReject = Literal["fail", "skip"]
 
 
 class Connectome:
@@ -51,10 +57,20 @@ class Connectome:
             large.
         connect_timeout: seconds to wait for a connection.
         read_timeout: seconds to wait for the next bytes of an answer.
-        max_attempts: how often a request is sent at most, where repeating it is harmless.
+        max_attempts: how often a request is sent at most, where repeating it is harmless; and a
+            row of unknown outcome, each time after it was read back as absent.
         response_path: where a response holds its documents if it is no bare array, `"data"` for
             one; None finds them (U1).
         no_match_status: the status of an update that found nothing (U9).
+        idempotency: how a row is known that was written already. `"field"`: by a note in each
+            document that `append` and `replace` insert. `"id"`: by the document's `_id` as well,
+            which takes a service that keeps the `_id` it is given and refuses a second one (U3;
+            `connectome probe` tells). `"none"`: not at all; documents are written as they are.
+        verify: when it is looked whether what was written is there: where the outcome is
+            `"unknown"`, `"always"` (U7, U11), or `"never"`.
+        settle_seconds: how long a read may not see yet what was acknowledged (U13): so long it is
+            looked for before it counts as absent.
+        bookkeeping: name of the field that holds the note; readers hide it.
 
     Raises:
         ConfigurationError: a setting cannot work.
@@ -80,6 +96,10 @@ class Connectome:
         max_attempts: int = 5,
         response_path: str | None = None,
         no_match_status: int = 404,
+        idempotency: Idempotency = "field",
+        verify: Verify = "unknown",
+        settle_seconds: float = 1.0,
+        bookkeeping: str = BOOKKEEPING,
     ) -> None:
         for name, value in (
             ("concurrency", concurrency),
@@ -94,9 +114,6 @@ class Connectome:
             _given(write_credential, ENVIRONMENT["write"]),
         )
         self.base_url = _given(base_url, BASE_URL_VARIABLE) or DEFAULT_BASE_URL
-        self._bounds = (concurrency, batch_rows, batch_bytes)
-        self._page_rows = page_rows
-        self._response_path = response_path
         self._client = Client(
             self.base_url,
             connect_timeout=connect_timeout,
@@ -104,6 +121,22 @@ class Connectome:
             retry=RetryPolicy(max_attempts=max_attempts),
             pool_size=concurrency + 1,  # a write in flight, and a read beside it
             no_match_status=no_match_status,
+        )
+        # Of every collection; only credentials and the id are its own.
+        self._target = Target(
+            self._client,
+            Credentials(None, None),
+            "",
+            concurrency,
+            batch_rows,
+            batch_bytes,
+            response_path,
+            page_rows,
+            max_attempts,
+            idempotency,
+            verify,
+            settle_seconds,
+            Marks(bookkeeping),
         )
 
     def collection(
@@ -128,10 +161,8 @@ class Connectome:
             self._credentials.write if write_credential is None else write_credential,
         )
         calls.check_collection(id)
-        target = write.Target(
-            self._client, credentials, id, *self._bounds, response_path=self._response_path
-        )
-        return Collection(target, self.base_url, page_rows=self._page_rows)
+        target = replace(self._target, credentials=credentials, collection=id)
+        return Collection(target, self.base_url)
 
     def close(self) -> None:
         """Close the connections; a read that is going on ends with an error."""
@@ -164,9 +195,8 @@ class Collection:
         base_url: where the service is.
     """
 
-    def __init__(self, target: write.Target, base_url: str, *, page_rows: int = PAGE_ROWS) -> None:
+    def __init__(self, target: Target, base_url: str) -> None:
         self.id = target.collection
-        self._page_rows = page_rows
         self._target = target
         self.base_url = base_url
 
@@ -242,7 +272,7 @@ class Collection:
             raise ConfigurationError(
                 f"split is {split!r}: give a whole number from 1 to the concurrency, {most}"
             )
-        how = paging(search, strategy, cursor, self._page_rows, split)
+        how = paging(search, strategy, cursor, self._target.page_rows, split)
         call = how.search.call()
         self._target.credentials.for_("read", call.verb, self.id)
         fit = _fit(schema, extra_fields, on_conflict)
@@ -255,34 +285,62 @@ class Collection:
                 self._target.response_path,
             ),
             show_bookkeeping=any(
-                name.partition(".")[0] == BOOKKEEPING and bool(shown)
+                name.partition(".")[0] == self._target.marks.field and bool(shown)
                 for name, shown in (project or {}).items()
             ),
             fit=fit,
             on_conflict=on_conflict,
         )
 
-    def append(self, frame: Frame) -> WriteReport:
+    def append(
+        self,
+        frame: Frame,
+        *,
+        load: str | None = None,
+        key: Sequence[str] | None = None,
+        on_reject: OnReject = "fail",
+        encoding: Encoding = DEFAULT_ENCODING,
+    ) -> WriteReport:
         """Insert every row of a frame (F7), in batches, several in flight.
 
-        The order in which the batches land is not promised. Running it again inserts again.
+        With `load`, running it again writes nothing twice: rows that are there are not sent. A
+        batch whose outcome is unknown is looked for, and what is missing is sent again. The order
+        in which batches land is not promised.
 
         Args:
             frame: a pandas DataFrame (its index is not kept, but named levels are), a pyarrow
                 Table, RecordBatch or RecordBatchReader, anything that speaks
                 `__arrow_c_stream__`, or an iterable of those or of dicts. It is read as it is
-                sent, so it may be larger than memory.
+                sent, so it may be larger than memory; with `load`, 8 bytes a row are remembered,
+                and 8 more for each row that says the same as one before.
+            load: what is written, in words that are the same when it is written again, such as
+                `"2026-11-23"`. None is a load of its own each time: running it again inserts again.
+            key: the columns that make a row what it is: a row with other values in the others is
+                the same row, and is not sent where it is there. None for all columns. The order of
+                the columns never matters; that a number is 1 or 1.0 does.
+            on_reject: rows that the service refuses by themselves. `"fail"` writes all others, and
+                raises; `"skip"` tells them in the report alone.
+            encoding: the forms of nulls, timestamps, decimals and binary.
 
         Returns:
-            The report; `inserted` counts the documents of acknowledged batches.
+            The report; `inserted` counts what this run has inserted, `unchanged` rows of the load
+            that were there.
 
         Raises:
-            OutcomeUnknown: the fate of a batch is not known; it was not sent again. Look before
-                running it again.
+            OutcomeUnknown: the fate of a batch could not be found out. With `load`, run it again;
+                else look before.
+            RowsRejected: the service refuses rows; all others are written.
             EncodeError: a value that JSON cannot say; what stood in earlier batches may be sent.
+            ConfigurationError: no write credential, or no read credential with `load`.
             ConnectomeError: the service refused, or could not be reached.
+
+        Example:
+            >>> movies.append(frame, load="2026-11-23")  # doctest: +SKIP
         """
-        return write.append(self._target, frame)
+        _check_on_reject(on_reject)
+        return write.append(
+            self._target, frame, load=load, key=key, on_reject=on_reject, encoding=encoding
+        )
 
     def upsert(self, frame: Frame, on: Sequence[str]) -> WriteReport:
         """Update the document with each row's key, or create it (F6).
@@ -311,22 +369,30 @@ class Collection:
         frame: Frame,
         where: Mapping[str, Any],
         *,
+        load: str | None = None,
         everything: bool = False,
         empty: Literal["refuse", "delete"] = "refuse",
+        on_reject: OnReject = "fail",
+        encoding: Encoding = DEFAULT_ENCODING,
     ) -> WriteReport:
         """Replace what a query finds by the rows of a frame.
 
         Inserts the rows first, reads back that all of them are there, and only then deletes what
-        was there before: a reader may see both for a moment, never neither. What is inserted
-        carries its load id, in the field `_dagster`, which readers hide. After a failure, running
-        it again repairs everything.
+        was there before: a reader may see both for a moment, never neither. Rows that are there
+        already are neither sent nor deleted, so that running it again with the same rows only
+        reads; documents that were changed by hand since are replaced. What is inserted carries a
+        note, which readers hide. After a failure, running it again repairs everything. Of two
+        replaces of one `where` at a time, one wins; the other may say that it was overtaken.
 
         Args:
             frame: as for `append`, without `_id`: the documents get new ones. If `where` does not
                 find all of the rows, they are removed again and nothing is replaced.
             where: a MongoDB filter for what is replaced.
+            load: as for `append`; None takes `where` itself: two replaces of it are the same.
             everything: must be True for an empty `where`, which finds the whole collection.
             empty: `"delete"` lets a frame without rows delete what `where` finds.
+            on_reject: as for `append`; in the case of `"fail"`, nothing is deleted.
+            encoding: as for `append`.
 
         Returns:
             The report; the service does not tell how many documents were deleted.
@@ -336,12 +402,25 @@ class Collection:
                 with `_id` or outside `where`, or a missing read or write credential.
             OutcomeUnknown: the fate of a batch is not known, or not all rows were read back.
                 Nothing was deleted.
+            RowsRejected: the service refuses rows. Nothing was deleted.
             ConnectomeError: the service refused, or could not be reached.
+
+        Example:
+            >>> movies.replace(frame, where={"day": "2026-11-23"})  # doctest: +SKIP
         """
         if empty not in ("refuse", "delete"):
             raise ConfigurationError(f"empty is {empty!r}: give 'refuse' or 'delete'")
+        _check_on_reject(on_reject)
         self._check_everything("replace", "where", where, everything)
-        return write.replace(self._target, frame, where, empty=empty)
+        return replacing.replace(
+            self._target,
+            frame,
+            where,
+            load=load,
+            empty=empty,
+            on_reject=on_reject,
+            encoding=encoding,
+        )
 
     def update(
         self, search: Mapping[str, Any], data: Mapping[str, Any], *, upsert: bool = False
@@ -405,6 +484,11 @@ class Collection:
                 f"{operation} in collection {self.id!r}: everything=True contradicts {name}; pass "
                 f"one of them. Nothing was sent"
             )
+
+
+def _check_on_reject(on_reject: object) -> None:
+    if on_reject not in ("fail", "skip"):
+        raise ConfigurationError(f"on_reject is {on_reject!r}: give 'fail' or 'skip'")
 
 
 def _fit(schema: object, extra_fields: object, on_conflict: object) -> Fit | None:

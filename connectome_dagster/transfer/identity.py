@@ -17,6 +17,9 @@ Prefixes = npt.NDArray[np.uint64]
 # Of a load id and of a row's key: 2**48 of them before two are likely to be the same.
 ID_BYTES = 12
 
+# Of what the attempts of one run begin with: its time, and chance.
+TOKEN_DIGITS = 16
+
 # An attempt's number has two digits; a batch that was halved to single documents and then sent
 # again as often as allowed is far below.
 MAX_ATTEMPT = 0xFF
@@ -74,6 +77,21 @@ def attempt(token: str, number: int) -> str:
         '1a3185c5000abcde01'
     """
     return f"{token}{min(number, MAX_ATTEMPT):02x}"
+
+
+def winning(attempts: Iterable[str]) -> str:
+    """Of several copies of a row, the attempt of the one that stays: the latest run's first.
+
+    Everybody who removes copies goes by it, so that two who do so at a time agree; and what a run
+    has written to take the place of an earlier run's is never the one to go.
+
+    Example:
+        >>> winning(["1a3185c5000abcde02", "1a3185c5000abcde01", "19"])
+        '1a3185c5000abcde01'
+    """
+    there = set(attempts)
+    latest = max(tried[:TOKEN_DIGITS] for tried in there)
+    return min(tried for tried in there if tried[:TOKEN_DIGITS] == latest)
 
 
 def _moment(seen: str) -> int:
@@ -260,3 +278,31 @@ def _hexadecimal(keys: bytes | bytearray) -> list[bytes]:
     digits = keys.hex().encode()
     width = 2 * ID_BYTES
     return [digits[at : at + width] for at in range(0, len(digits), width)]
+
+
+class PlaceKeys:
+    """Keys of rows by their places, for a load that nobody writes a second time.
+
+    Such a load has an id of its own, made by chance: no other run has to find its rows again, so
+    that what they say need not be looked at, nor be remembered.
+    """
+
+    def __init__(self, load: str) -> None:
+        self._load = np.frombuffer(bytes.fromhex(load), dtype=np.uint8)[: ID_BYTES - _PLACE_BYTES]
+        self._rows = 0
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def take(self, contents: Sequence[bytes]) -> list[bytes]:
+        """Give the keys of the next rows, as `RowKeys.take`."""
+        keys = np.empty((len(contents), ID_BYTES), dtype=np.uint8)
+        keys[:, :-_PLACE_BYTES] = self._load
+        places = np.arange(self._rows, self._rows + len(contents), dtype=">u8")
+        keys[:, -_PLACE_BYTES:] = places.view(np.uint8).reshape(-1, 8)[:, -_PLACE_BYTES:]
+        self._rows += len(contents)
+        return _hexadecimal(keys.tobytes())
+
+
+# Of a key by place: 2**40 rows in a load, and loads that differ in the other 56 bits.
+_PLACE_BYTES = 5

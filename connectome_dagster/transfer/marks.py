@@ -136,7 +136,21 @@ class Marks:
 
     def of_run(self, load: str, token: str) -> dict[str, Any]:
         """The filter for what one run has written of a load: the attempts that begin with token."""
-        return {self.load: load, self.attempt: {"$gte": token, "$lte": f"{token}ff"}}
+        return {self.load: load, **self.run(token)}
+
+    def run(self, token: str) -> dict[str, Any]:
+        """The part of a filter that selects one run's attempts: those that begin with its token."""
+        return {self.attempt: {"$gte": token, "$lte": f"{token}ff"}}
+
+    def of_attempts(
+        self, load: str, attempts: Sequence[str], where: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The filter for what `where` finds of these attempts of a load."""
+        return _all(where, {self.load: load, self.attempt: {"$in": list(attempts)}})
+
+    def before(self, token: str, where: Mapping[str, Any]) -> dict[str, Any]:
+        """The filter for what `where` finds and neither this run nor a newer one has written."""
+        return _all(where, {self.attempt: {"$not": {"$gte": token}}})
 
     def replaced(self, load: str, token: str, where: Mapping[str, Any]) -> dict[str, Any]:
         """The filter for what `where` finds and neither the load nor a newer run has written."""
@@ -149,19 +163,3 @@ def _all(where: Mapping[str, Any] | None, *filters: dict[str, Any]) -> dict[str,
     if where:
         return {"$and": [dict(where), *filters]}
     return filters[0] if len(filters) == 1 else {"$and": list(filters)}
-
-
-# What `write` needs until its rows have keys.
-
-
-def mark(line: bytes, load: str) -> bytes:
-    note = b'"%s":{"load":"%s"}}' % (BOOKKEEPING.encode(), load.encode())
-    return line[:-1] + (b"," if line != b"{}" else b"") + note
-
-
-def of_load(load: str, where: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    return Marks().of_load(load, where)
-
-
-def not_of_load(load: str, where: Mapping[str, Any]) -> dict[str, Any]:
-    return _all(where, {f"{BOOKKEEPING}.load": {"$ne": load}})

@@ -19,7 +19,7 @@ from connectome_dagster.errors import ConfigurationError
 from connectome_dagster.transfer.fetch import Source
 from connectome_dagster.transfer.marks import Marks
 from connectome_dagster.transfer.read import Documents
-from connectome_dagster.transfer.report import ReadReport, WriteReport
+from connectome_dagster.transfer.report import Guarantee, ReadReport, WriteReport
 from connectome_dagster.transfer.search import PAGE_ROWS, Search, Strategy, paging
 
 Idempotency = Literal["field", "id", "none"]
@@ -89,6 +89,14 @@ class Target:
         """Whether there is a credential to read back with."""
         return self.credentials.read is not None
 
+    @property
+    def guarantee(self) -> Guarantee:
+        """What is promised of rows that a load inserts, and never more than that."""
+        if self.idempotency == "id":
+            return "enforced"
+        looks = self.idempotency == "field" and self.verify != "never" and self.can_read
+        return "verified" if looks else "at_least_once"
+
     def send(self, call: Call) -> Answer:
         """Send a call, with the credential of the collection.
 
@@ -154,6 +162,11 @@ class Tally:
             self.retries += answer.retries
             self.bytes_sent += answer.bytes_sent
 
+    def add_row(self) -> None:
+        """Count a row that was acknowledged."""
+        with self.lock:
+            self.rows += 1
+
     def add_retry(self) -> None:
         """Count that something is sent once more."""
         with self.lock:
@@ -174,14 +187,12 @@ class Tally:
 
     def report(self, target: Target, operation: str, **known: Any) -> WriteReport:
         """What has been counted, with what else is known of the write."""
-        return WriteReport(
-            target.collection,
-            operation,
-            rows=self.rows,
-            batches=self.batches,
-            requests=self.requests,
-            retries=self.retries,
-            bytes_sent=self.bytes_sent,
-            seconds=time.monotonic() - self.started,
-            **known,
-        )
+        counted: dict[str, Any] = {
+            "rows": self.rows,
+            "batches": self.batches,
+            "requests": self.requests,
+            "retries": self.retries,
+            "bytes_sent": self.bytes_sent,
+            "seconds": time.monotonic() - self.started,
+        }
+        return WriteReport(target.collection, operation, **{**counted, **known})

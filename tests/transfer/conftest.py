@@ -14,7 +14,7 @@ from connectome_dagster.api.retry import RetryPolicy
 from connectome_dagster.testing import ConnectomeServer
 from connectome_dagster.transfer import target as targets
 from connectome_dagster.transfer.collection import Collection
-from connectome_dagster.transfer.write import Target
+from connectome_dagster.transfer.target import Target
 
 READ_SECRET = "read-5ecret-9f3b2c"
 WRITE_SECRET = "write-5ecret-71d0aa"
@@ -39,6 +39,8 @@ def open_collection() -> Iterator[Open]:
             read_timeout: float = 20.0,
             max_attempts: int = 5,
             response_path: str | None = None,
+            settle_seconds: float = 0.02,
+            **settings: Any,
         ) -> Collection:
             client = Client(
                 base_url,
@@ -56,6 +58,9 @@ def open_collection() -> Iterator[Open]:
                 batch_rows,
                 batch_bytes,
                 response_path,
+                max_attempts=max_attempts,
+                settle_seconds=settle_seconds,
+                **settings,
             )
             return Collection(target, base_url)
 

@@ -1,0 +1,605 @@
+"""One load into a collection: its rows are inserted in batches, and each is there once.
+
+What makes that so is in the documents: a load id, a key for each row, and the attempt that it was
+sent in. Knows how a batch is sent, looked for and sent again; not what a write does beside that.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import msgspec
+
+from connectome_dagster.api import endpoints
+from connectome_dagster.api.endpoints import Call
+from connectome_dagster.errors import (
+    ConfigurationError,
+    ConnectomeError,
+    EncodeError,
+    OutcomeUnknown,
+    PayloadTooLarge,
+    ReadInterrupted,
+    RequestRejected,
+    RowsRejected,
+)
+from connectome_dagster.frames.encoding import DEFAULT_ENCODING, Encoding
+from connectome_dagster.frames.plain import plain_documents
+from connectome_dagster.transfer.batches import RowBatch, gather
+from connectome_dagster.transfer.contents import contents, same_content
+from connectome_dagster.transfer.identity import (
+    PlaceKeys,
+    RowKeys,
+    attempt,
+    attempt_token,
+    load_id,
+)
+from connectome_dagster.transfer.rows import Frame, batches_of, count_of, encoded, has_field
+from connectome_dagster.transfer.sending import saying, send_all
+from connectome_dagster.transfer.target import Tally, Target
+
+# Refused rows that are told one by one; a service that refuses more refuses the whole.
+MAX_REJECTED = 1000
+
+# Of a service's own reason, and of the message that tells all of them, so much is kept.
+REASON_CHARACTERS = 300
+REASONS_SHOWN = 5
+
+# What a refusal that may be about one document of many has for a status.
+_ABOUT_DOCUMENTS = (400, 409, 422)
+
+# The parts of `settle_seconds` after which it is looked again for what is not found: soon, in case
+# it takes no time, and at the end for certain.
+PAUSES = (0.1, 0.3, 0.6)
+
+# How long a wait that the service asks for is put up with before it is looked what has become of
+# a request; as for requests that are sent again.
+MAX_WAIT_SECONDS = 60.0
+
+# How an answer may state how many documents were inserted, or their ids.
+_COUNTS = ("insertedCount", "inserted_count", "inserted", "nInserted", "n", "count")
+_IDS = ("insertedIds", "inserted_ids")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a load.
+
+    Attributes:
+        load: the load id.
+        token: what each of its attempts begins with.
+        fresh: whether nothing of this load was there before.
+    """
+
+    load: str
+    token: str
+    fresh: bool
+
+
+@dataclass(frozen=True)
+class Form:
+    """How rows become documents.
+
+    Attributes:
+        load: the load id, None for documents as they are.
+        key: the columns that make a row what it is, None for all.
+        encoding: the forms of values.
+        own_ids: whether rows may have an `_id`.
+    """
+
+    load: str | None
+    key: tuple[str, ...] | None = None
+    encoding: Encoding = DEFAULT_ENCODING
+    own_ids: bool = True
+
+
+def run_of(target: Target, tally: Tally, load: str, where: Mapping[str, Any] | None = None) -> Run:
+    """Begin a run of a load: find out whether there was one before.
+
+    Args:
+        target: the collection.
+        tally: told what the look costs.
+        load: the load id.
+        where: what else the run will look at; its attempts are greater than all that are there.
+
+    Raises:
+        ConnectomeError: the service refused, or could not be reached.
+    """
+    marks = target.marks
+    mine = marks.of_load(load)
+    look = {"project": {marks.load: 1, marks.attempt: 1}, "sort": {marks.attempt: -1}, "limit": 1}
+    found = read(target, tally, mine if where is None else _either(where, mine), **look)
+    note = _note(found[0], marks.field) if found else {}
+    seen = note.get("attempt", "")
+    fresh = note.get("load") != load
+    if fresh and seen:  # another load has the greatest attempt, and this one may have others
+        fresh = not read(target, tally, mine, **look)
+    return Run(load, _token(target, seen if isinstance(seen, str) else ""), fresh)
+
+
+def new_run(target: Target) -> Run:
+    """Begin a load that there was never a run of, and never will be another."""
+    load = load_id(target.collection, f"{target.random_bits(128):032x}")
+    return Run(load, _token(target), fresh=True)
+
+
+def _token(target: Target, seen: str = "") -> str:
+    return attempt_token(int(target.now() * 1000), target.random_bits(20), seen)
+
+
+def _either(where: Mapping[str, Any], mine: dict[str, Any]) -> dict[str, Any]:
+    return {"$or": [dict(where), mine]} if where else {}
+
+
+def _note(document: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    note = document.get(field)
+    return note if isinstance(note, Mapping) else {}
+
+
+def read(
+    target: Target, tally: Tally, query: Mapping[str, Any], **options: Any
+) -> list[dict[str, Any]]:
+    """Read a bounded number of documents in one request; again where the answer breaks off."""
+    for left in reversed(range(target.max_attempts)):
+        found = target.find(query, strategy="stream", **options)
+        try:
+            documents = found.to_pylist()
+        except ReadInterrupted:
+            if not left:
+                raise
+            tally.add_retry()
+            continue
+        tally.add_read(found.report)
+        return documents
+    raise AssertionError("max_attempts is at least 1")
+
+
+def batches_for(
+    target: Target, frame: Frame, form: Form, keys: RowKeys | PlaceKeys | None
+) -> Iterator[RowBatch]:
+    """Give the rows of a frame as batches for a load.
+
+    Args:
+        target: bounds the batches.
+        frame: the rows.
+        form: how they become documents.
+        keys: gives each row its key, and remembers it; None for documents as they are.
+
+    Raises:
+        ConfigurationError: not a frame, no key column of that name, or an `_id` where none may be.
+        EncodeError: a value that JSON cannot say, or the field that is kept for notes.
+    """
+    beside = 0
+    if form.load is not None:
+        longest = attempt("0" * 16, 1)
+        as_ids = as_ids_of(target, form)
+        beside = target.marks.bytes_beside(form.load, longest, 24, as_ids=as_ids)
+    rows = _encoded(target, frame, form, keys)
+    return gather(rows, target.batch_rows, target.batch_bytes, beside)
+
+
+def _removal(target: Target, query: Mapping[str, Any]) -> Call:
+    return endpoints.batch_delete(target.collection, query)
+
+
+def as_ids_of(target: Target, form: Form) -> bool:
+    """Whether keys are `_id`s as well: where these are to be unique, and rows have none."""
+    return target.idempotency == "id" and form.key != ("_id",)
+
+
+def _encoded(
+    target: Target, frame: Frame, form: Form, keys: RowKeys | PlaceKeys | None
+) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    row = 0
+    for batch in batches_of(frame):
+        if has_field(batch, target.marks.field):
+            raise _reserved(target.marks.field, row)
+        if has_field(batch, "_id"):
+            _check_own_ids(target, form)
+        lines = encoded(batch, row, form.encoding)
+        taken: list[bytes] = []
+        if isinstance(keys, PlaceKeys):
+            taken = keys.take(lines)
+        elif keys is not None:
+            taken = keys.take(contents(batch, lines, row, form.encoding, form.key))
+        row += count_of(batch)
+        yield [line[:-1] for line in lines], taken
+
+
+def _reserved(name: str, row: int) -> EncodeError:
+    return EncodeError(
+        f"row {row}: the field {name!r} is kept for this package's own notes, and readers hide it;"
+        " rename it, or set bookkeeping to another name",
+        column=name,
+        row=row,
+    )
+
+
+def _check_own_ids(target: Target, form: Form) -> None:
+    if not form.own_ids:
+        raise ConfigurationError(
+            "the rows to replace by have an _id, and while they are inserted the documents "
+            "that they replace are still there: drop the column '_id', and they get new ones"
+        )
+    if as_ids_of(target, form):
+        raise ConfigurationError(
+            "the rows have an _id, and idempotency='id' gives each row one of its own: drop the "
+            "column '_id', or name it as the key with key=['_id'], or set idempotency='field'"
+        )
+
+
+@dataclass(frozen=True)
+class _Sending:
+    """A batch that is to be sent.
+
+    Attributes:
+        batch: its rows.
+        number: of the attempt; every sending has one of its own.
+        doubts: how often it was sent already, and not found afterwards.
+    """
+
+    batch: RowBatch
+    number: int = 1
+    doubts: int = 0
+
+    def again(self, batch: RowBatch, *, doubtful: bool = False) -> _Sending:
+        return _Sending(batch, self.number + 1, self.doubts + doubtful)
+
+
+class Load:
+    """Inserts the rows of one run, from several threads.
+
+    Args:
+        target: the collection.
+        tally: told what is sent, and how many rows have landed.
+        run: None writes documents as they are: what becomes of them is not looked for.
+        as_ids: whether keys are `_id`s as well.
+        compare: whether a row that was there before this run is there only if its document says
+            the same; else its key is enough.
+
+    Attributes:
+        unchanged: rows that were there before.
+        rejected: rows that the service refuses, with its reasons.
+        rejected_keys: their keys.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        tally: Tally,
+        run: Run | None,
+        *,
+        as_ids: bool = False,
+        compare: bool = False,
+    ) -> None:
+        self.unchanged = 0
+        self.rejected: list[tuple[int, str]] = []
+        self.rejected_keys: list[str] = []
+        self._target = target
+        self._tally = tally
+        self._run = run
+        self._as_ids = as_ids
+        self._marks = target.marks
+        self._load = "" if run is None else run.load
+        self._token = "" if run is None else run.token
+        self._fresh = run is None or run.fresh
+        self._compare = compare
+        self._replaces = compare and not self._fresh
+        self._lock = threading.Lock()
+        self._ids_checked = not as_ids
+
+    @property
+    def inserted(self) -> int:
+        """Rows that this run has inserted."""
+        return self._tally.rows - self.unchanged
+
+    def insert(self, batches: Iterable[RowBatch]) -> None:
+        """Insert all of them, several at a time.
+
+        Raises:
+            OutcomeUnknown: it could not be found out whether rows are there.
+            RowsRejected: the service refuses more rows than are told one by one.
+            ConnectomeError: the service refused, or could not be reached.
+        """
+        concurrency = self._target.concurrency
+        load = self._load or None
+        send_all(self._deliver, batches, lambda each: each.shown, concurrency, self._tally, load)
+
+    def check_rejected(self, on_reject: str) -> tuple[tuple[int, str], ...]:
+        """Return the refused rows in their order.
+
+        Raises:
+            RowsRejected: there are some, and `on_reject` is not `"skip"`.
+        """
+        rejected = tuple(sorted(self.rejected))
+        if rejected and on_reject != "skip":
+            raise self._rows_rejected("all others are there: mend them and run it again, or pass"
+                                      " on_reject='skip' to go on without them")  # fmt: skip
+        return rejected
+
+    def _deliver(self, batch: RowBatch) -> None:
+        waiting = [_Sending(batch)]
+        if not self._fresh:
+            missing = self._not_there_before(batch)
+            self._landed(len(batch) - len(missing), unchanged=True)
+            waiting = [_Sending(missing)] if len(missing) else []
+        while waiting:
+            waiting += self._sent(waiting.pop())
+
+    def _sent(self, sending: _Sending) -> list[_Sending]:
+        """Send a batch; return what of it has to be sent once more."""
+        trouble = self._send(sending)
+        if trouble is None:
+            return self._acknowledged(sending)
+        if isinstance(trouble, OutcomeUnknown):
+            return self._in_doubt(sending, trouble)
+        if isinstance(trouble, PayloadTooLarge):
+            if len(sending.batch) == 1:
+                self._reject(sending.batch, trouble)
+                return []
+            return [sending.again(half) for half in sending.batch.halves()]
+        if trouble.status not in _ABOUT_DOCUMENTS:
+            raise trouble
+        return self._refused(sending, trouble)
+
+    def _send(self, sending: _Sending) -> OutcomeUnknown | RequestRejected | None:
+        batch, run = sending.batch, self._run
+        if run is None:
+            call = endpoints.batch_write(self._target.collection, batch.plain())
+        else:
+            tried = attempt(run.token, sending.number)
+            body = self._marks.array(batch.lines, run.load, batch.keys, tried, as_ids=self._as_ids)
+            call = endpoints.batch_write(self._target.collection, body)
+        if sending.number > 1:
+            self._tally.add_retry()
+        try:
+            answer = self._target.send(call)
+        except (OutcomeUnknown, RequestRejected) as error:
+            self._tally.add_unanswered(call)
+            return error
+        self._tally.add(answer)
+        stated = stated_count(answer.body)
+        if stated is None or stated == len(batch):
+            return None
+        return OutcomeUnknown(
+            f"{call.verb} of collection {call.collection!r}: {len(batch)} documents were sent, and "
+            f"the service answered that it inserted {stated}",
+            verb=call.verb,
+            collection=call.collection,
+            status=answer.status,
+        )
+
+    def _acknowledged(self, sending: _Sending) -> list[_Sending]:
+        with self._lock:
+            self._tally.batches += 1
+        if not self._ids_checked:
+            self._check_ids(sending.batch)
+        # What takes the place of documents that were changed has to be there before they go.
+        if self._run is None or not (self._target.verify == "always" or self._replaces):
+            self._landed(len(sending.batch))
+            return []
+        missing = self._settled(sending.batch)
+        self._landed(len(sending.batch) - len(missing))
+        if not len(missing):
+            return []
+        doubt = OutcomeUnknown(
+            f"batchwrite of collection {self._target.collection!r}: {len(sending.batch)} documents "
+            f"were acknowledged, and {len(missing)} of them are not found",
+            verb="batchwrite",
+            collection=self._target.collection,
+        )
+        return self._once_more(sending, missing, doubt)
+
+    def _in_doubt(self, sending: _Sending, doubt: OutcomeUnknown) -> list[_Sending]:
+        """Look what has become of a batch, and send only what is missing."""
+        batch, target = sending.batch, self._target
+        if self._run is None:
+            raise doubt
+        doubt.keys = tuple(batch.texts)
+        if target.verify == "never":
+            raise doubt.saying("verify='never': it was not looked for")
+        if not target.can_read:
+            raise doubt.saying("There is no read credential to look with")
+        wait = doubt.retry_after or 0.0
+        if wait > MAX_WAIT_SECONDS:
+            raise doubt.saying(f"The service asks to wait {wait:.0f} s before it is looked for")
+        if wait:
+            target.sleep(wait)
+        missing = self._looked_for(self._settled, batch, doubt)
+        self._landed(len(batch) - len(missing))
+        return self._once_more(sending, missing, doubt) if len(missing) else []
+
+    def _once_more(
+        self, sending: _Sending, missing: RowBatch, doubt: OutcomeUnknown
+    ) -> list[_Sending]:
+        if sending.doubts + 1 < self._target.max_attempts:
+            return [sending.again(missing, doubtful=True)]
+        doubt.keys = tuple(missing.texts)
+        raise doubt.saying(
+            f"{len(missing)} rows were not found, and {sending.doubts + 1} attempts are spent: run "
+            "the same write again when the service is well"
+        )
+
+    def _refused(self, sending: _Sending, refusal: RequestRejected) -> list[_Sending]:
+        """Find what a refusal is about: some of the batch may be there all the same (U7)."""
+        batch = sending.batch
+        if self._run is None or not self._target.can_read:
+            why = "idempotency='none'" if self._run is None else "there is no read credential"
+            raise saying(
+                refusal,
+                f"Some of the batch may be there, and it cannot be looked for: {why}",
+            )
+        missing = self._looked_for(self._missing, batch, refusal)
+        self._landed(len(batch) - len(missing))
+        if not len(missing):
+            return []
+        if len(batch) == 1:
+            self._reject(batch, refusal)
+            return []
+        if len(missing) < len(batch):
+            return [sending.again(missing)]
+        return [sending.again(half) for half in missing.halves()]
+
+    def _looked_for(
+        self, look: Callable[[RowBatch], RowBatch], batch: RowBatch, trouble: ConnectomeError
+    ) -> RowBatch:
+        unread = ""
+        try:
+            return look(batch)
+        except ConnectomeError as error:
+            unread = type(error).__name__  # its text speaks of the read alone
+        raise saying(trouble, f"Reading back what of it is there failed too ({unread})")
+
+    def _settled(self, batch: RowBatch) -> RowBatch:
+        """What is missing also when a read that did not see it yet has had its time (U13)."""
+        missing = self._missing(batch)
+        for part in PAUSES if self._target.settle_seconds else ():
+            if not len(missing):
+                break
+            self._target.sleep(part * self._target.settle_seconds)
+            missing = self._missing(missing)
+        return missing
+
+    def _missing(self, batch: RowBatch) -> RowBatch:
+        """What of a batch that was sent is not there.
+
+        Where documents of an earlier run may have the same keys and say something else, only those
+        of this run count.
+        """
+        if self._replaces:
+            return self._look(batch, self._marks.run(self._token))
+        return self._look(batch, {})
+
+    def _not_there_before(self, batch: RowBatch) -> RowBatch:
+        """What of a batch no earlier run has written."""
+        if not self._compare:
+            return self._look(batch, {})
+        rows = plain_documents(batch.plain()[1:-1])
+        hidden = ("_id", self._marks.field)
+        edited: dict[str, str] = {}
+
+        def is_row(document: dict[str, Any], place: int) -> bool:
+            shown = {name: value for name, value in document.items() if name not in hidden}
+            same = same_content(shown, rows[place])
+            if not same:
+                note = _note(document, self._marks.field)
+                edited[str(note.get("key"))] = str(note.get("attempt"))
+            return same
+
+        missing = self._look(batch, {}, is_row)
+        if edited and self._as_ids:
+            self._make_room(edited)
+        return missing
+
+    def _make_room(self, edited: Mapping[str, str]) -> None:
+        """Remove documents that were changed since: where an `_id` is unique, there is but one."""
+        for tried in sorted(set(edited.values())):
+            keys = [key for key, each in edited.items() if each == tried]
+            copies = self._marks.copies(self._load, keys, [tried])
+            self._tally.add(self._target.send(_removal(self._target, copies)))
+
+    def _look(
+        self,
+        batch: RowBatch,
+        which: Mapping[str, Any],
+        is_row: Callable[[dict[str, Any], int], bool] | None = None,
+    ) -> RowBatch:
+        """The rows of a batch whose keys are not found, or only in documents that are not the row.
+
+        Asked for until an answer has none of what is still asked for: so a cap on the documents
+        of one response (U5) costs a request, and is not taken for absence.
+        """
+        missing = {key: place for place, key in enumerate(batch.texts)}
+        asked = set(missing)
+        while asked:
+            answered = set()
+            keys = sorted(asked)
+            of_keys = (
+                {"_id": {"$in": keys}} if self._as_ids else self._marks.of_keys(self._load, keys)
+            )
+            project = self._marks.projection if is_row is None else None
+            for document in read(self._target, self._tally, {**of_keys, **which}, project=project):
+                key = _note(document, self._marks.field).get("key")
+                if not isinstance(key, str) or key not in asked:
+                    continue
+                answered.add(key)
+                if key in missing and (is_row is None or is_row(document, missing[key])):
+                    del missing[key]
+            if not answered:
+                break
+            asked -= answered
+        return batch.at(sorted(missing.values()))
+
+    def _landed(self, rows: int, *, unchanged: bool = False) -> None:
+        with self._lock:
+            self._tally.rows += rows
+            self.unchanged += rows if unchanged else 0
+
+    def _reject(self, batch: RowBatch, refusal: RequestRejected) -> None:
+        reason = refusal.body or str(refusal)
+        with self._lock:
+            told = f"status {refusal.status}: {reason}"[:REASON_CHARACTERS]
+            self.rejected.append((batch.rows[0], told))
+            self.rejected_keys += batch.texts
+            too_many = len(self.rejected) > MAX_REJECTED
+        if too_many:
+            raise self._rows_rejected(
+                f"these are more than {MAX_REJECTED}, so that the rest was not sent"
+            )
+
+    def _rows_rejected(self, what: str) -> RowsRejected:
+        rejected = sorted(self.rejected)
+        shown = "; ".join(f"row {row}: {reason}" for row, reason in rejected[:REASONS_SHOWN])
+        more = len(rejected) - REASONS_SHOWN
+        others = f"; and {more} more" if more > 0 else ""
+        return RowsRejected(
+            f"batchwrite of collection {self._target.collection!r}: the service refuses "
+            f"{len(rejected)} rows ({shown}{others}); {what}",
+            rows=rejected,
+            verb="batchwrite",
+            collection=self._target.collection,
+        )
+
+    def _check_ids(self, batch: RowBatch) -> None:
+        """Find out, once, whether an `_id` that was sent is the one that is there (U3)."""
+        with self._lock:
+            if self._ids_checked:
+                return
+            missing = self._settled(batch.at([0]))
+            self._ids_checked = True
+        if len(missing):
+            self._no_ids()
+
+    def _no_ids(self) -> NoReturn:
+        raise ConfigurationError(
+            f"batchwrite of collection {self._target.collection!r}: a document is not found by the "
+            "_id that it was sent with, so that idempotency='id' cannot work here: set "
+            "idempotency='field'. What was inserted so far is found, and can be deleted, by "
+            f"{{{self._marks.load!r}: {self._load!r}}}"
+        )
+
+
+def stated_count(body: bytes) -> int | None:
+    """How many documents an answer to a batch says were inserted, None if it does not (U7).
+
+    Example:
+        >>> stated_count(b'{"insertedCount":3}'), stated_count(b'{"insertedIds":["a"]}')
+        (3, 1)
+        >>> stated_count(b'{"status":"ok"}') is None
+        True
+    """
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if not isinstance(answer, dict):
+        return None
+    for name in (*_COUNTS, *_IDS):
+        value = answer.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if isinstance(value, (list, dict)) and (name in _IDS or isinstance(value, list)):
+            return len(value)
+    return None
