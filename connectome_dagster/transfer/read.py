@@ -62,6 +62,7 @@ class Documents:
         source: Source,
         *,
         show_bookkeeping: bool = False,
+        bookkeeping: str = BOOKKEEPING,
         fit: Fit | None = None,
         on_conflict: OnConflict = "text",
     ) -> None:
@@ -69,6 +70,7 @@ class Documents:
         self.report: ReadReport | None = None
         self._source = source
         self._show_bookkeeping = show_bookkeeping
+        self._bookkeeping = bookkeeping
         self._fit = fit
         self._on_conflict = on_conflict
 
@@ -310,7 +312,7 @@ class Documents:
 
     def _names_hidden(self) -> frozenset[str]:
         names = {path[0] for path in self._hidden() if len(path) == 1}
-        return frozenset(names if self._show_bookkeeping else names | {BOOKKEEPING})
+        return frozenset(names if self._show_bookkeeping else names | {self._bookkeeping})
 
     def _nested_hidden(self) -> list[Path]:
         return [path for path in self._hidden() if len(path) > 1]
