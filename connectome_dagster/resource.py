@@ -18,7 +18,9 @@ from pydantic import ConfigDict, Field, JsonValue, PrivateAttr
 from connectome_dagster.api.credentials import ENVIRONMENT, redact
 from connectome_dagster.errors import ConfigurationError
 from connectome_dagster.transfer.collection import Collection, Connectome
+from connectome_dagster.transfer.marks import BOOKKEEPING
 from connectome_dagster.transfer.search import PAGE_ROWS
+from connectome_dagster.transfer.target import Idempotency, Verify
 
 __all__ = ["ConnectomeResource"]
 
@@ -48,6 +50,13 @@ class ConnectomeResource(dg.ConfigurableResource[Any]):
         max_attempts: times that a request is sent at most, where repeating it is harmless.
         response_path: field of the answer that holds the documents; None finds it (U1).
         no_match_status: HTTP status by which an update says that nothing matched (U9).
+        idempotency: how rows are known that were written already: `"field"`, `"id"` or `"none"`,
+            as for `Connectome`.
+        verify: when it is looked whether what was written is there: `"unknown"`, `"always"` or
+            `"never"`, as for `Connectome`.
+        settle_seconds: seconds for which a read may not see yet what was acknowledged (U13).
+        bookkeeping: name of the field in documents that the package's own note stands in.
+        compress_requests: whether larger bodies are sent as gzip (U12).
 
     Raises:
         ConfigurationError: when it is used: a credential is missing or cannot be one, or an
@@ -105,6 +114,27 @@ class ConnectomeResource(dg.ConfigurableResource[Any]):
     )
     no_match_status: int = Field(
         default=404, description="HTTP status by which an update says that nothing matched."
+    )
+    idempotency: Idempotency = Field(
+        default="field",
+        description="How rows are known that were written already: by a note in each document, by "
+        "its _id as well, or not at all.",
+    )
+    verify: Verify = Field(
+        default="unknown",
+        description="When it is looked whether what was written is there: where the outcome is "
+        "unknown, always, or never.",
+    )
+    settle_seconds: float = Field(
+        default=1.0,
+        description="Seconds for which a read may not see yet what was acknowledged.",
+    )
+    bookkeeping: str = Field(
+        default=BOOKKEEPING,
+        description="Name of the field in documents that the package's own note stands in.",
+    )
+    compress_requests: bool = Field(
+        default=False, description="Whether larger bodies are sent as gzip."
     )
 
     # By process id: a client that a fork inherited shares its sockets with the parent.

@@ -7,8 +7,9 @@ sent in. Knows how a batch is sent, looked for and sent again; not what a write 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any, NoReturn
 
 import msgspec
@@ -352,6 +353,7 @@ class Load:
             tried = attempt(run.token, sending.number)
             body = self._marks.array(batch.lines, run.load, batch.keys, tried, as_ids=self._as_ids)
             call = endpoints.batch_write(self._target.collection, body)
+            call = replace(call, idempotency_key=_name_of(run.load, tried, batch.keys))
         if sending.number > 1:
             self._tally.add_retry()
         try:
@@ -579,6 +581,11 @@ class Load:
             "idempotency='field'. What was inserted so far is found, and can be deleted, by "
             f"{{{self._marks.load!r}: {self._load!r}}}"
         )
+
+
+def _name_of(load: str, tried: str, keys: Sequence[bytes]) -> str:
+    """What names one sending of these rows and no other."""
+    return f"{load}-{tried}-{blake2b(b''.join(keys), digest_size=12).hexdigest()}"
 
 
 def stated_count(body: bytes) -> int | None:
