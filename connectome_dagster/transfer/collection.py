@@ -71,6 +71,7 @@ class Connectome:
         settle_seconds: how long a read may not see yet what was acknowledged (U13): so long it is
             looked for before it counts as absent.
         bookkeeping: name of the field that holds the note; readers hide it.
+        compress_requests: whether larger bodies are sent as gzip, for services that take it (U12).
 
     Raises:
         ConfigurationError: a setting cannot work.
@@ -100,6 +101,7 @@ class Connectome:
         verify: Verify = "unknown",
         settle_seconds: float = 1.0,
         bookkeeping: str = BOOKKEEPING,
+        compress_requests: bool = False,
     ) -> None:
         for name, value in (
             ("concurrency", concurrency),
@@ -121,6 +123,7 @@ class Connectome:
             retry=RetryPolicy(max_attempts=max_attempts),
             pool_size=concurrency + 1,  # a write in flight, and a read beside it
             no_match_status=no_match_status,
+            compress_requests=compress_requests,
         )
         # Of every collection; only credentials and the id are its own.
         self._target = Target(
@@ -288,6 +291,7 @@ class Collection:
                 name.partition(".")[0] == self._target.marks.field and bool(shown)
                 for name, shown in (project or {}).items()
             ),
+            bookkeeping=self._target.marks.field,
             fit=fit,
             on_conflict=on_conflict,
         )
