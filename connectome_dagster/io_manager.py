@@ -7,6 +7,7 @@ partitions are told apart in documents, how data moves, or what a materializatio
 # Without `from __future__ import annotations`: Dagster looks for ResourceDependency among a class's
 # annotations while the class is made, and does not find it in their text.
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
@@ -75,6 +76,11 @@ class ConnectomeIOManager(dg.ConfigurableIOManager):
 
     What an input's metadata says: `columns`, the columns to load.
 
+    Storing a partition again, or retrying a step or a run, writes nothing twice: rows that are
+    there already are not sent. What `"append"` adds without partitions is told by the run and its
+    retries, so that the next run adds again. Rows are told by what they say; a partition that is
+    appended to with other rows keeps those that it had.
+
     Every row that is stored as a partition must belong to it; the first that does not is an
     error, for a DataFrame or Table before anything is sent.
 
@@ -129,7 +135,8 @@ class ConnectomeIOManager(dg.ConfigurableIOManager):
         else:
             source = seen.through(frame)
         collection = self.connectome.collection(settings.collection)
-        report = _write(collection, source, settings, selection, seen)
+        scope = _scope(context, settings, selection)
+        report = _write(collection, source, settings, selection, seen, scope)
         counted = _counted(collection, settings, selection, seen)
         self._describe(context, collection, selection, seen, frame.schema, report, counted)
 
@@ -400,22 +407,46 @@ class _Seen:
         return pa.Table.from_batches(self._first, schema)
 
 
+def _scope(
+    context: dg.OutputContext, settings: _Settings, selection: PartitionSelection | None
+) -> str | None:
+    """What is written, in words that are the same when it is written again.
+
+    An asset and its partitions: rows of theirs that are there stay. What is appended without
+    partitions is the run's, and that of the runs that retry it: tomorrow's adds to it.
+    """
+    what: list[Any] = [context.asset_key.path if context.has_asset_key else None]
+    if selection is not None:
+        return json.dumps([*what, "partitions", sorted(selection.keys)])
+    if settings.write_mode != "append":
+        return json.dumps(what) if context.has_asset_key else None
+    try:
+        run = context.step_context.dagster_run
+    except dg.DagsterInvariantViolationError:  # there is none: a context that a test has built
+        return None
+    output = [context.step_context.step.key, context.name, context.mapping_key]
+    return json.dumps([*what, *output, "run", run.root_run_id or run.run_id])
+
+
 def _write(
     collection: Collection,
     frame: pa.Table | pa.RecordBatchReader,
     settings: _Settings,
     selection: PartitionSelection | None,
     seen: _Seen,
+    scope: str | None,
 ) -> WriteReport:
     try:
         if settings.write_mode == "append":
-            return collection.append(frame)
+            return collection.append(frame, load=scope)
         if settings.write_mode == "upsert":
             return collection.upsert(frame, on=list(settings.on))
         # An asset that has no rows today says so: what was there yesterday has to go.
         if selection is None:
-            return collection.replace(frame, where={}, everything=True, empty="delete")
-        return collection.replace(frame, where=selection.filter(), empty="delete")
+            return collection.replace(
+                frame, where={}, load=scope, everything=True, empty="delete"
+            )
+        return collection.replace(frame, where=selection.filter(), load=scope, empty="delete")
     except ConnectomeError:
         raise
     except Exception:
