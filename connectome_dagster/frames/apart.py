@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from operator import attrgetter
+from operator import add, attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -118,7 +119,7 @@ def _lift(piece: bytes, paths: frozenset[Path], as_text: frozenset[Path]) -> _Li
     columns: dict[Path, pa.Array] = {}
     conflicts: dict[Path, tuple[str, ...]] = {}
     duplicated: dict[Path, int] = {}
-    taken: list[tuple[int, int]] = []
+    taken: list[tuple[list[int], list[int]]] = []
     for path, values in _values(rows, _tree(paths), ()):
         field = _Field(text, values)
         column, found = field.decode(path, as_text)
@@ -126,7 +127,7 @@ def _lift(piece: bytes, paths: frozenset[Path], as_text: frozenset[Path]) -> _Li
             columns[path] = column
         conflicts |= found
         duplicated |= field.duplicated(path)
-        taken += field.taken
+        taken.append(field.taken)
     return _Lifted(_nulled(text, taken), columns, conflicts, duplicated)
 
 
@@ -134,7 +135,7 @@ class _Field:
     """The values of one field.
 
     Attributes:
-        taken: where the values begin and end that the compiled reader is not to see.
+        taken: where the values begin, and where they end, that the compiled reader is not to see.
     """
 
     def __init__(self, text: bytes, values: list[msgspec.Raw | None]) -> None:
@@ -150,7 +151,7 @@ class _Field:
         absent = (self._begins < 0) | (first == ord("n"))
         self._others = np.flatnonzero(~absent & (first != ord('"')))
         self._nested = np.flatnonzero((first == ord("{")) | (first == ord("[")))
-        self.taken: list[tuple[int, int]] = []
+        self.taken: tuple[list[int], list[int]] = [], []
 
     def decode(
         self, path: Path, as_text: frozenset[Path]
@@ -158,45 +159,40 @@ class _Field:
         """Decode what the compiled reader cannot; None if it can take all of it."""
         if len(self._strings) and (len(self._others) or path in as_text):
             # If the others and one string make text, then so do all: strings stay as they are.
-            column, found = decode_field(
-                self._some([self._strings[0], *self._others]), path, as_text
-            )
+            one = self._strings[:1]
+            texts = self._some(one, self._others)
+            column, found = decode_field(texts, path, as_text)
             if path in found:
-                self._take(self._others)
+                self._take(self._others, texts)
                 return column, found
         elif not len(self._others):
             return None, {}
-        every = [*self._strings, *self._others]
-        self._take(every)
-        return decode_field(self._some(every), path, as_text)
+        texts = self._some(self._strings, self._others)
+        self._take(np.concatenate([self._strings, self._others]), texts)
+        return decode_field(texts, path, as_text)
 
     def duplicated(self, path: Path) -> dict[Path, int]:
         """Names that stand more than once in an object of this field."""
         texts = [bytes(self._values[row]) for row in self._nested]  # type: ignore[arg-type]  # it is there
         return repeated_names(b",".join(texts), path) if texts else {}
 
-    def _some(self, rows: Iterable[int]) -> list[Value]:
+    def _some(self, *rows: npt.NDArray[np.intp]) -> list[Value]:
         texts: list[Value] = [None] * len(self._values)
-        for row in rows:
-            texts[row] = bytes(self._values[row])  # type: ignore[arg-type]  # it is there
+        for row in np.concatenate(rows).tolist():
+            texts[row] = bytes(self._values[row])
         return texts
 
-    def _take(self, rows: Iterable[int]) -> None:
-        for row in rows:
-            begin = int(self._begins[row])
-            self.taken.append((begin, begin + len(bytes(self._values[row]))))  # type: ignore[arg-type]  # it is there
+    def _take(self, rows: npt.NDArray[np.intp], texts: list[Value]) -> None:
+        begins = self._begins[rows].tolist()
+        lengths = [len(texts[row]) for row in rows.tolist()]
+        self.taken = begins, list(map(add, begins, lengths))
 
 
-def _nulled(text: bytes, taken: list[tuple[int, int]]) -> bytes:
-    taken.sort()
-    view = memoryview(text)
-    kept: list[bytes | memoryview] = []
-    at = 1  # behind the bracket
-    for begin, end in taken:
-        kept += (view[at:begin], b"null")
-        at = end
-    kept.append(view[at:-1])
-    return b"".join(kept)
+def _nulled(text: bytes, taken: list[tuple[list[int], list[int]]]) -> bytes:
+    begins = sorted(begin for some, _ in taken for begin in some)
+    ends = sorted(end for _, some in taken for end in some)  # no value is in another one
+    inside = zip([1, *ends], [*begins, len(text) - 1], strict=True)
+    return b"null".join([text[begin:end] for begin, end in inside])
 
 
 def _tree(paths: Iterable[Path]) -> dict[str, Any]:

@@ -146,7 +146,8 @@ class _Columns:
     def column(self, values: Sequence[Value], path: Path) -> pa.Array:
         if len(path) > MAX_NESTING:
             raise NotDocuments(f"nested deeper than {MAX_NESTING} levels")
-        kinds = dict.fromkeys(map(_kind, values))
+        each = list(map(_kind, values))
+        kinds = dict.fromkeys(each)
         kinds.pop("null", None)
         if not kinds:
             _typed(values, list[None])
@@ -154,18 +155,18 @@ class _Columns:
         forms = self._forms(values) if "object" in kinds else None
         if forms:
             values, forms = _as_plain(values, forms)
+            each = list(map(_kind, values))
             kinds = dict.fromkeys(
-                form.kind if form else _kind(value)
-                for value, form in zip(values, forms, strict=True)
+                form.kind if form else kind for kind, form in zip(each, forms, strict=True)
             )
             kinds.pop("null", None)
             if not kinds:
                 return pa.nulls(len(values))
         if path in self._as_text:
-            return self._text(values, path, tuple(kinds))
+            return self._text(values, each, path, tuple(kinds))
         build = self._builder(tuple(sorted(kinds)), forms, path)
         array = build(values) if build else None
-        return self._text(values, path, tuple(kinds)) if array is None else array
+        return self._text(values, each, path, tuple(kinds)) if array is None else array
 
     def _builder(
         self, kinds: tuple[str, ...], forms: list[Extended | None] | None, path: Path
@@ -204,11 +205,13 @@ class _Columns:
         missing = pa.array([row is None for row in rows])
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items, mask=missing)
 
-    def _text(self, values: Sequence[Value], path: Path, kinds: tuple[str, ...]) -> pa.Array:
+    def _text(
+        self, values: Sequence[Value], each: list[str], path: Path, kinds: tuple[str, ...]
+    ) -> pa.Array:
         # An ObjectId is read as its digits, beside strings as by itself.
         named = ("string" if kind == "oid" else kind for kind in kinds)
         self.conflicts[path] = tuple(dict.fromkeys(named))
-        return _json_text(values, strings_as_they_are=True)
+        return _json_text(values, each, strings_as_they_are=True)
 
 
 def _form(value: bytes) -> Extended | None:
@@ -234,9 +237,11 @@ def _as_plain(
 def _kind(value: Value) -> str:
     if value is None or value == b"null":
         return "null"
+    if value.isdigit():
+        return "int"
     kind = _KINDS.get(value[:1])
     if kind is None:
-        return "float" if _FRACTION.search(value) else "int"
+        return "float" if b"." in value or _FRACTION.search(value) else "int"
     return kind
 
 
@@ -246,9 +251,11 @@ _KINDS = {b'"': "string", b"{": "object", b"[": "array", b"t": "bool", b"f": "bo
 _NUMBERS = ("int", "float")
 
 
-def _json_text(values: Sequence[Value], strings_as_they_are: bool = False) -> pa.Array:
+def _json_text(
+    values: Sequence[Value], kinds: list[str] | None = None, *, strings_as_they_are: bool = False
+) -> pa.Array:
     """The JSON text of each value, without insignificant space and with every digit."""
-    kinds = [_kind(value) for value in values]
+    kinds = list(map(_kind, values)) if kinds is None else kinds
     plain = [value for value, kind in zip(values, kinds, strict=True) if kind == "string"]
     strings = iter(_typed(plain, list[str]) if strings_as_they_are else ())
     numbers = [value for value, kind in zip(values, kinds, strict=True) if kind in _NUMBERS]
@@ -256,12 +263,12 @@ def _json_text(values: Sequence[Value], strings_as_they_are: bool = False) -> pa
     digits = iter(_compact(b"[%b]" % b",".join(filter(None, numbers)))[1:-1].split(","))
     texts: list[str | None] = []
     for value, kind in zip(values, kinds, strict=True):
-        if value is None or kind == "null":
+        if kind in _NUMBERS:
+            texts.append(next(digits))
+        elif value is None or kind == "null":
             texts.append(None)
         elif kind == "string" and strings_as_they_are:
             texts.append(next(strings))
-        elif kind in _NUMBERS:
-            texts.append(next(digits))
         elif strings_as_they_are and (oid := _oid(value)):
             texts.append(oid)
         else:
