@@ -22,6 +22,7 @@ from connectome_dagster.frames.encoding import DEFAULT_ENCODING, Encoding
 from connectome_dagster.frames.fit import ExtraFields, Fit, OnConflict
 from connectome_dagster.frames.schema import check_names
 from connectome_dagster.transfer import replace as replacing
+from connectome_dagster.transfer import upsert as upserting
 from connectome_dagster.transfer import write
 from connectome_dagster.transfer.fetch import Source
 from connectome_dagster.transfer.marks import BOOKKEEPING, Marks
@@ -346,27 +347,51 @@ class Collection:
             self._target, frame, load=load, key=key, on_reject=on_reject, encoding=encoding
         )
 
-    def upsert(self, frame: Frame, on: Sequence[str]) -> WriteReport:
+    def upsert(
+        self,
+        frame: Frame,
+        on: Sequence[str],
+        *,
+        on_reject: OnReject = "fail",
+        encoding: Encoding = DEFAULT_ENCODING,
+    ) -> WriteReport:
         """Update the document with each row's key, or create it (F6).
 
         One request per row, several in flight, never two for one key. A request whose outcome is
-        unknown is read back by its key, and sent again only if it did not land.
+        unknown is read back by its key, and sent again only if it did not land; running it again
+        is harmless. Nothing is added to the documents.
+
+        Nothing but a unique index keeps two writers of one key from creating two documents at the
+        same moment, and the service may not have one. `sync`, and an upsert with
+        `verify="always"`, say `DuplicateKeys` when they find such documents.
 
         Args:
-            frame: as for `append`. A frame in memory is checked whole before anything is sent, a
-                stream while it is sent.
+            frame: as for `append`. All rows are looked at before the first is sent: what can be
+                read once alone is kept in a temporary file (in `TMPDIR`) meanwhile, about as large
+                as its rows as JSON. 8 bytes a row are remembered, and for moments as many again.
             on: names of the columns that together name one document.
+            on_reject: rows that the service refuses by themselves. `"fail"` writes all others, and
+                raises; `"skip"` tells them in the report alone.
+            encoding: the forms of nulls, timestamps, decimals and binary, of the key as well.
 
         Returns:
             The report; the service does not tell which rows were inserted and which updated.
 
         Raises:
-            DuplicateKeys: two rows have one key, or two documents do.
-            EncodeError: a key that is null or NaN, or a value that JSON cannot say.
-            OutcomeUnknown: the fate of a row stays unknown.
+            DuplicateKeys: two rows have one key; nothing was sent. Or two documents have.
+            EncodeError: a key that is null or NaN, or a value that JSON cannot say; nothing was
+                sent.
+            ConfigurationError: a column is missing or has a name that an update takes for a path,
+                or no write credential; nothing was sent.
+            OutcomeUnknown: the fate of rows could not be found out: `keys` has theirs.
+            RowsRejected: the service refuses rows; all others are written.
             ConnectomeError: the service refused, or could not be reached.
+
+        Example:
+            >>> movies.upsert(frame, on=["sku"])  # doctest: +SKIP
         """
-        return write.upsert(self._target, frame, on)
+        _check_on_reject(on_reject)
+        return upserting.upsert(self._target, frame, on, on_reject=on_reject, encoding=encoding)
 
     def replace(
         self,

@@ -5,22 +5,29 @@ Pure. Knows nothing of requests.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectome_dagster.errors import ConfigurationError, DuplicateKeys, EncodeError
 from connectome_dagster.frames.encode import encode_rows
 from connectome_dagster.frames.encode_document import encode_document
+from connectome_dagster.frames.encoding import DEFAULT_ENCODING, Encoding
 from connectome_dagster.frames.schema import EXACT_FLOAT, check_names
+from connectome_dagster.transfer.identity import DigestSet
 from connectome_dagster.transfer.rows import Batch, encoded
 
-# What is remembered of a key to find it again: 2**64 keys before two of them are likely to collide.
-DIGEST_BYTES = 16
+# What is remembered of a key. Two that differ are the same by chance once in 370,000 frames of ten
+# million rows; whether they are is looked up then, so that it refuses nothing.
+DIGEST_BYTES = 8
+
+# Keys that seem to be there twice and are looked up; by chance there are one or two at most.
+MAX_SUSPECTS = 1000
 
 
 class KeyedRow(NamedTuple):
@@ -43,40 +50,42 @@ class KeyColumns:
 
     Args:
         on: their names.
+        encoding: the forms of values; those of the key are its filter's.
 
     Raises:
         ConfigurationError: none, or a name that an update would take for a path or an operator.
     """
 
-    def __init__(self, on: Sequence[str]) -> None:
+    def __init__(self, on: Sequence[str], encoding: Encoding = DEFAULT_ENCODING) -> None:
         if isinstance(on, str) or not on or not all(isinstance(name, str) for name in on):
             raise ConfigurationError(f"on is {on!r}: give a list of column names, such as ['sku']")
         self.names = list(dict.fromkeys(on))
-        self._seen: set[bytes] = set()
+        self._encoding = encoding
         _check_paths(self.names)
 
-    def rows(self, batch: Batch, first_row: int) -> Iterator[KeyedRow]:
+    def rows(self, batch: Batch, first_row: int) -> list[KeyedRow]:
         """Give the rows of a batch with their keys.
 
         Raises:
             ConfigurationError: a key column is missing, or a column name is a path.
-            EncodeError: a key that is null, NaN, or not a single value.
-            DuplicateKeys: a key that this or an earlier batch had.
+            EncodeError: a key that is null, NaN, or not a single value; or a value that JSON
+                cannot say.
             SchemaConflict: two columns of one name.
         """
         if isinstance(batch, pa.RecordBatch):
             self._check_columns(batch, first_row)
-            keys = encode_rows(batch.select(self.names), first_row)
+            keys = encode_rows(batch.select(self.names), first_row, self._encoding)
             if any(_may_hold_floats(batch.schema.field(name).type) for name in self.names):
                 keys = [_one_per_number(key) for key in keys]
         else:
             keys = [
                 self._key_of(document, row) for row, document in enumerate(batch, start=first_row)
             ]
-        data = encoded(batch, first_row)
-        for row, (key, line) in enumerate(zip(keys, data, strict=True), start=first_row):
-            self._remember(key, row)
-            yield KeyedRow(row, key, line)
+        data = encoded(batch, first_row, self._encoding)
+        return [
+            KeyedRow(row, key, line)
+            for row, (key, line) in enumerate(zip(keys, data, strict=True), start=first_row)
+        ]
 
     def _check_columns(self, batch: pa.RecordBatch, first_row: int) -> None:
         check_names(batch.schema.names)
@@ -100,26 +109,77 @@ class KeyColumns:
         for name in self.names:
             if name not in document:
                 raise _missing(name, list(document))
-        key = encode_document({name: document[name] for name in self.names}, row)
+        columns = {name: document[name] for name in self.names}
+        key = encode_document(columns, row)
         # As JSON has it: there is but one null then, and one kind of list.
         for name, value in msgspec.json.decode(key).items():
             if value is None:
                 raise _is_null(name, row)
             if isinstance(value, (dict, list)):
                 raise _not_single(name, row, type(document[name]).__name__)
+        if self._encoding != DEFAULT_ENCODING:
+            key = encode_document(columns, row, self._encoding)
         return _one_per_number(key)
 
-    def _remember(self, key: bytes, row: int) -> None:
-        digest = blake2b(key, digest_size=DIGEST_BYTES).digest()
-        if digest in self._seen:
-            shown = key.decode()
-            raise DuplicateKeys(
-                f"row {row}: the key {shown[:200]} occurs more than once in the frame; an upsert "
-                f"keeps one document per key, so drop the duplicates or add columns to on="
-                f"{self.names!r}",
-                keys=[(shown,)],
-            )
-        self._seen.add(digest)
+
+class DistinctKeys:
+    """Finds a key that two rows have, in 8 bytes for each row, and in 16 for moments.
+
+    Args:
+        on: the names of the key columns, for the error.
+
+    Example:
+        >>> rows = KeyColumns(["sku"]).rows([{"sku": 1}, {"sku": 2}, {"sku": 1}], first_row=0)
+        >>> keys = DistinctKeys(["sku"])
+        >>> keys.add(rows)
+        >>> keys.check(rows)
+        Traceback (most recent call last):
+        connectome_dagster.errors.DuplicateKeys: row 2: the key {"sku":1} is that of row 0 as \
+well; an upsert keeps one document per key, so drop the duplicates or add columns to on=['sku']
+    """
+
+    def __init__(self, on: Sequence[str]) -> None:
+        self._on = list(on)
+        self._digests = DigestSet()
+        self._suspects: set[bytes] = set()
+
+    def add(self, rows: Sequence[KeyedRow]) -> None:
+        """Remember the keys of rows."""
+        digests = [_digest(row.key) for row in rows]
+        before = self._digests.add(np.frombuffer(b"".join(digests), dtype=np.uint64))
+        for at in np.flatnonzero(before)[: MAX_SUSPECTS - len(self._suspects)].tolist():
+            self._suspects.add(digests[at])
+
+    @property
+    def suspected(self) -> bool:
+        """Whether two keys may be the same, so that all rows have to be looked at again."""
+        return bool(self._suspects)
+
+    def check(self, rows: Iterable[KeyedRow]) -> None:
+        """Look at all rows again, for the keys that seemed to be there twice.
+
+        Raises:
+            DuplicateKeys: two rows have one key.
+        """
+        first: dict[bytes, int] = {}
+        for row in rows:
+            if _digest(row.key) not in self._suspects:
+                continue
+            if row.key in first:
+                raise self._duplicate(first[row.key], row)
+            first[row.key] = row.row
+
+    def _duplicate(self, first: int, row: KeyedRow) -> DuplicateKeys:
+        return DuplicateKeys(
+            f"row {row.row}: the key {row.key[:200].decode(errors='replace')} is that of row "
+            f"{first} as well; an upsert keeps one document per key, so drop the duplicates or add "
+            f"columns to on={self._on!r}",
+            keys=[tuple(msgspec.json.decode(row.key).values())],
+        )
+
+
+def _digest(key: bytes) -> bytes:
+    return blake2b(key, digest_size=DIGEST_BYTES).digest()
 
 
 def _may_hold_floats(type_: pa.DataType) -> bool:

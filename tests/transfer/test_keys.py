@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import tracemalloc
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -19,14 +20,22 @@ from connectome_dagster.errors import (
     EncodeError,
     SchemaConflict,
 )
-from connectome_dagster.transfer.keys import KeyColumns, KeyedRow
+from connectome_dagster.frames.encoding import DEFAULT_ENCODING, Encoding
+from connectome_dagster.transfer import keys as keys_module
+from connectome_dagster.transfer.keys import DistinctKeys, KeyColumns, KeyedRow
 
 
-def keyed(*batches: Any, on: Any = ("k",)) -> list[KeyedRow]:
-    columns = KeyColumns(list(on))
+def keyed(*batches: Any, on: Any = ("k",), encoding: Encoding = DEFAULT_ENCODING) -> list[KeyedRow]:
+    """Keys as an upsert has them: all rows are looked at, and again if two keys may be one."""
+    columns = KeyColumns(list(on), encoding)
+    distinct = DistinctKeys(columns.names)
     rows: list[KeyedRow] = []
     for batch in batches:
-        rows += columns.rows(batch, len(rows))
+        more = columns.rows(batch, len(rows))
+        distinct.add(more)
+        rows += more
+    if distinct.suspected:
+        distinct.check(rows)
     return rows
 
 
@@ -57,9 +66,9 @@ def test_a_key_of_several_columns_is_in_the_order_that_was_asked_for(batch_of: A
     ("first", "second"), [(1, 1.0), (0.0, -0.0), (1.5, 1.5), ("a", "a"), (True, True)]
 )
 def test_what_is_one_value_there_is_one_key_here(batch_of: Any, first: Any, second: Any) -> None:
-    with pytest.raises(DuplicateKeys, match="row 1") as caught:
+    with pytest.raises(DuplicateKeys, match=r"row 1: the key .* is that of row 0") as caught:
         keyed(batch_of([{"k": first}]), batch_of([{"k": second}]))
-    assert len(caught.value.keys) == 1
+    assert caught.value.keys in [((first,),), ((second,),)]
 
 
 @either
@@ -136,3 +145,53 @@ def test_keys_are_refused_exactly_if_two_are_equal_there(values: list[Any]) -> N
         assert len(distinct) < len(values)
     else:
         assert len(distinct) == len(values) == len(rows)
+
+
+def test_keys_are_told_apart_also_where_what_is_remembered_of_them_is_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keys_module, "_digest", lambda _key: bytes(8))
+    assert len(keyed([{"k": n} for n in range(3 * keys_module.MAX_SUSPECTS)])) == 3000
+    with pytest.raises(DuplicateKeys, match=r"row 7: the key .* is that of row 2 as well"):
+        keyed([{"k": k} for k in "cdeab"], [{"k": k} for k in "zyex"])
+
+
+def test_eight_bytes_of_a_key_are_remembered_and_for_moments_as_many_again() -> None:
+    distinct = DistinctKeys(["k"])
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for first in range(0, 40_000, 4000):
+        distinct.add([KeyedRow(n, b"%d" % n, b"") for n in range(first, first + 4000)])
+    after, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert not distinct.suspected
+    assert after - before < 9 * 40_000
+    assert peak - before < 16 * 40_000 + 4000 * 400  # and what the rows of one call take
+
+
+FORMS: dict[str, tuple[Any, dict[str, str], Any]] = {
+    "instant": (
+        dt.datetime(1970, 1, 2, tzinfo=dt.timezone.utc),
+        {"timestamps": "ejson"},
+        {"$date": {"$numberLong": "86400000"}},
+    ),
+    "decimal": (Decimal("1.50"), {"decimals": "ejson"}, {"$numberDecimal": "1.50"}),
+    "bytes": (b"ab", {"binary": "ejson"}, {"$binary": {"base64": "YWI=", "subType": "00"}}),
+    "number": (1.0, {"nulls": "omit"}, 1),
+}
+
+
+@either
+@pytest.mark.parametrize(("value", "words", "form"), FORMS.values(), ids=FORMS.keys())
+def test_a_key_has_the_form_that_its_document_has(
+    batch_of: Any, value: Any, words: Any, form: Any
+) -> None:
+    (row,) = keyed(batch_of([{"k": value}]), encoding=Encoding(**words))
+    assert json.loads(row.key) == {"k": form}
+    assert json.loads(row.data) == {"k": form}
+
+
+@either
+def test_a_null_that_is_left_out_of_documents_is_no_key_either(batch_of: Any) -> None:
+    with pytest.raises(EncodeError, match="null or NaN"):
+        keyed(batch_of([{"k": 1}, {"k": None}]), encoding=Encoding(nulls="omit"))

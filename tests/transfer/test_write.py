@@ -15,8 +15,6 @@ from hypothesis import strategies as st
 
 from connectome_dagster.errors import (
     ConfigurationError,
-    ConnectomeError,
-    DuplicateKeys,
     EncodeError,
     NoMatch,
     OutcomeUnknown,
@@ -39,7 +37,7 @@ from tests.api.scripted import (
     unused_port,
 )
 from tests.transfer.conftest import WRITE_SECRET, Local, Open
-from tests.transfer.faults import applied_then, by_verb, forward, once, verb_of
+from tests.transfer.faults import verb_of
 
 NONE = (None, None, None)
 ROWS = [{"sku": n, "name": f"thing {n}", "price": n / 4} for n in range(25)]
@@ -380,200 +378,6 @@ class TestAppend:
         report = things.append(table.to_reader(max_chunksize=chunk))
         assert report.inserted == table.num_rows
         assert canonical(local.documents(things)) == canonical(table.to_pylist())
-
-
-class TestUpsert:
-    @every_frame
-    def test_every_kind_of_frame_arrives_once_per_key(
-        self, local: Local, make: Callable[[], Any]
-    ) -> None:
-        things = local.collection([{"sku": 3, "name": "old", "kept": True}, {"sku": 99}])
-        report = things.upsert(make(), on=["sku"])
-        expected = [{**row, **({"kept": True} if row["sku"] == 3 else {})} for row in ROWS]
-        assert canonical(local.documents(things)) == canonical([*expected, {"sku": 99}])
-        assert (report.operation, report.rows, report.requests) == ("upsert", 25, 25)
-        assert (report.inserted, report.updated) == (None, None)
-        things.upsert(make(), on=["sku"])
-        assert len(local.documents(things)) == 26
-
-    def test_several_columns_make_a_key(self, local: Local) -> None:
-        rows = [{"day": d, "place": p, "n": 1} for d in ("mon", "tue") for p in ("a", "b")]
-        things = local.collection()
-        things.upsert(rows, on=["day", "place"])
-        things.upsert([{**row, "n": 2} for row in rows[:2]], on=["day", "place"])
-        assert [row["n"] for row in local.documents(things)] == [2, 2, 1, 1]
-
-    def test_the_page_s_body_is_sent(self, open_collection: Open) -> None:
-        with serving(DONE) as server:
-            open_collection(server.base_url).upsert([{"sku": 1, "n": None}], on=["sku"])
-            (request,) = server.requests
-        assert request.method == "POST"
-        assert json.loads(request.body) == {
-            "search query": {"sku": 1},
-            "data": {"sku": 1, "n": None},
-            "upsert": True,
-        }
-
-    def test_as_many_requests_as_allowed_are_in_flight_and_never_more(
-        self, open_collection: Open
-    ) -> None:
-        gauge = Gauge(4)
-        with serving(gauge) as server:
-            open_collection(server.base_url, concurrency=4).upsert(ROWS[:24], on=["sku"])
-        assert gauge.most == 4
-
-    REFUSED: tuple[tuple[list[dict[str, Any]], type[ConnectomeError], str], ...] = (
-        ([{"k": 1}, {"k": 2}, {"k": 1}], DuplicateKeys, "row 2"),
-        ([{"k": 1}, {"k": None}], EncodeError, "row 1"),
-        ([{"k": 1.5}, {"k": float("nan")}], EncodeError, "row 1"),
-    )
-
-    @pytest.mark.parametrize(("rows", "kind", "where"), REFUSED)
-    @pytest.mark.parametrize(
-        "frame_of", [list, pa.Table.from_pylist, pd.DataFrame,
-                     lambda rows: Frame(pa.Table.from_pylist(rows)),
-                     lambda rows: [rows[0], pa.RecordBatch.from_pylist(rows[1:])]],
-        ids=["list", "table", "pandas", "frame", "mixed"],
-    )  # fmt: skip
-    def test_a_key_that_names_no_document_is_refused_before_anything_is_sent(
-        self,
-        open_collection: Open,
-        rows: list[dict[str, Any]],
-        kind: type[ConnectomeError],
-        where: str,
-        frame_of: Callable[[Any], Any],
-    ) -> None:
-        with serving(DONE) as server:
-            with pytest.raises(kind, match=where):
-                open_collection(server.base_url).upsert(frame_of(rows), on=["k"])
-            assert server.requests == []
-
-    @pytest.mark.parametrize(
-        "second", [{"k": 1.0}, {"k": pd.Series([1], dtype="Int8")[0]},
-                   pa.RecordBatch.from_pylist([{"k": 1.0}]),
-                   pd.DataFrame({"k": [1]}, dtype="float32")],
-    )  # fmt: skip
-    def test_one_and_one_point_nought_are_one_key(self, open_collection: Open, second: Any) -> None:
-        with serving(DONE) as server:
-            with pytest.raises(DuplicateKeys):
-                open_collection(server.base_url).upsert([{"k": 1}, second], on=["k"])
-            assert server.requests == []
-
-    def test_a_stream_with_a_late_duplicate_is_found_while_it_is_sent(
-        self, open_collection: Open
-    ) -> None:
-        with serving(DONE) as server:
-            with pytest.raises(DuplicateKeys, match="25 rows had been acknowledged"):
-                open_collection(server.base_url).upsert(
-                    iter([TABLE.to_batches()[0], {"sku": 3}]), on=["sku"]
-                )
-            assert len(server.requests) == 25
-
-    @pytest.mark.parametrize(
-        ("frame", "on"),
-        [
-            ([{"a": 1}], ["b"]),
-            (pa.table({"a": [1]}), ["b"]),
-            ([{"a": 1}], []),
-            ([{"a": 1}], "a"),
-            ([{"a": 1, "b.c": 2}], ["a"]),
-            ([{"a": 1, "$set": 2}], ["a"]),
-            (pa.table({"a": [1], "b.c": [1]}), ["a"]),
-        ],
-    )
-    def test_columns_that_cannot_be_meant_are_refused(
-        self, open_collection: Open, frame: Any, on: Any
-    ) -> None:
-        with serving(DONE) as server:
-            with pytest.raises(ConfigurationError):
-                open_collection(server.base_url).upsert(frame, on=on)
-            assert server.requests == []
-
-    @every_doubt
-    def test_what_landed_is_not_sent_again(self, local: Local, doubt: Step) -> None:
-        base = local.server.base_url
-        update = once(applied_then(base, doubt), forward(base))
-        with serving(by_verb(forward(base), updatewithupsert=update)) as server:
-            things = local.collection(through=server.base_url, concurrency=1, read_timeout=0.3)
-            report = things.upsert(ROWS[:3], on=["sku"])
-            assert Counter(map(verb_of, server.requests)) == {
-                "updatewithupsert": 3,
-                "readwithquery": 1,
-            }
-        assert canonical(local.documents(things)) == canonical(ROWS[:3])
-        assert (report.rows, report.requests, report.retries) == (3, 4, 0)
-
-    @every_doubt
-    def test_what_did_not_land_is_sent_again(self, local: Local, doubt: Step) -> None:
-        base = local.server.base_url
-        with serving(by_verb(forward(base), updatewithupsert=once(doubt, forward(base)))) as server:
-            things = local.collection(through=server.base_url, concurrency=1, read_timeout=0.3)
-            report = things.upsert(ROWS[:3], on=["sku"])
-            assert Counter(map(verb_of, server.requests)) == {
-                "updatewithupsert": 4,
-                "readwithquery": 1,
-            }
-        assert canonical(local.documents(things)) == canonical(ROWS[:3])
-        assert (report.rows, report.requests, report.retries) == (3, 5, 1)
-
-    @pytest.mark.parametrize(
-        ("old", "new"), [(1, True), ([0], [False]), ({"a": 1}, {"a": True}), ({}, {"a": None})]
-    )
-    def test_a_document_with_other_values_has_not_landed(
-        self, local: Local, old: Any, new: Any
-    ) -> None:
-        base = local.server.base_url
-        with serving(by_verb(forward(base), updatewithupsert=once(reset, forward(base)))) as server:
-            things = local.collection([{"sku": 1, "v": old}], through=server.base_url)
-            things.upsert([{"sku": 1, "v": new}], on=["sku"])
-        assert [repr(row["v"]) for row in local.documents(things)] == [repr(new)]
-
-    def test_a_doubt_that_stays_names_the_row_and_its_key(self, local: Local) -> None:
-        base = local.server.base_url
-        with serving(by_verb(forward(base), updatewithupsert=reset)) as server:
-            things = local.collection(through=server.base_url, concurrency=1)
-            with pytest.raises(OutcomeUnknown, match="This was row 0 of") as caught:
-                things.upsert(ROWS, on=["sku", "name"])
-        assert caught.value.keys == ((0, "thing 0"),)
-
-    @pytest.mark.parametrize(
-        "refusal", [answer(503, Retry_After=0), answer(401), answer(404), hang_up]
-    )
-    def test_a_doubt_stays_a_doubt_when_it_cannot_be_read_back(
-        self, open_collection: Open, refusal: Step
-    ) -> None:
-        with serving(by_verb(refusal, updatewithupsert=reset)) as server:
-            with pytest.raises(OutcomeUnknown, match="Reading the key back failed too") as caught:
-                open_collection(server.base_url, max_attempts=2).upsert(ROWS[:1], on=["sku"])
-        assert caught.value.keys == ((0,),)
-
-    def test_and_when_there_is_no_credential_to_read_with(self, open_collection: Open) -> None:
-        with serving(reset) as server:
-            with pytest.raises(OutcomeUnknown, match="no read credential to look with"):
-                open_collection(server.base_url, read=None).upsert(ROWS[:1], on=["sku"])
-            assert len(server.requests) == 1
-
-    def test_a_key_that_several_documents_have_is_told(self, local: Local) -> None:
-        base = local.server.base_url
-        with serving(by_verb(forward(base), updatewithupsert=reset)) as server:
-            things = local.collection([{"sku": 1}, {"sku": 1}], through=server.base_url)
-            with pytest.raises(DuplicateKeys, match="several documents have the key") as caught:
-                things.upsert([{"sku": 1}], on=["sku"])
-        assert caught.value.keys == ((1,),)
-
-    def test_reading_back_finds_the_documents_of_a_wrapped_response(
-        self, open_collection: Open
-    ) -> None:
-        found = answer(body=b'{"warnings":[],"data":[{"_id":"x","sku":1}]}')
-        with serving(by_verb(found, updatewithupsert=reset)) as server:
-            things = open_collection(server.base_url, response_path="data")
-            assert things.upsert([{"sku": 1}], on=["sku"]).rows == 1
-
-    def test_the_reserved_field_is_refused(self, open_collection: Open) -> None:
-        with serving(DONE) as server:
-            with pytest.raises(EncodeError, match="_dagster"):
-                open_collection(server.base_url).upsert([{"a": 1, "_dagster": 2}], on=["a"])
-            assert server.requests == []
 
 
 OLD = [{"day": "mon", "n": n} for n in range(5)]
