@@ -569,6 +569,8 @@ def _log_read(context: dg.InputContext, documents: Documents) -> None:
         )
     if report.conflicts:
         context.log.warning(f"Of collection {report.collection}, {report.conflicts_told}.")
+    if report.duplicate_fields:
+        context.log.warning(f"In collection {report.collection}, {report.duplicates_told}.")
 
 
 def _empty(declared: pa.Schema | None) -> pa.Table:

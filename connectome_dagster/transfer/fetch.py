@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -42,13 +43,16 @@ class Tally:
     retries: int = 0
     bytes_received: int = 0
     kinds: dict[Path, dict[str, None]] = field(default_factory=dict)
+    duplicates: Counter[Path] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def begin_again(self) -> None:
         self.progress = Progress()
         self.kinds = {}  # of a field that became text, what was below it counts no longer
+        self.duplicates = Counter()
 
-    def note(self, conflicts: Mapping[Path, Iterable[str]]) -> None:
+    def note(self, conflicts: Mapping[Path, Iterable[str]], duplicates: Mapping[Path, int]) -> None:
+        self.duplicates.update(duplicates)
         for path, kinds in conflicts.items():
             self.kinds.setdefault(path, {}).update(dict.fromkeys(kinds))
 
@@ -72,6 +76,7 @@ class Tally:
                 # Some pieces had only instants, but all are strings: of one type, after all.
                 if set(kinds) != {"string"}
             },
+            duplicate_fields={show_path(path): n for path, n in self.duplicates.items()},
             strategy=strategy,
             pages=self.progress.pages,
             resumed=self.progress.resumed,

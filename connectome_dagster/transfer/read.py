@@ -6,11 +6,11 @@ Knows how a read is sent, decoded and gathered; what Arrow makes of a document i
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -33,11 +33,14 @@ from connectome_dagster.transfer.fields import without
 from connectome_dagster.transfer.marks import BOOKKEEPING
 from connectome_dagster.transfer.one_schema import GrowingSchema, of_one_schema
 from connectome_dagster.transfer.parquet import ParquetParts
+from connectome_dagster.transfer.piece import Piece, PlainPiece
 from connectome_dagster.transfer.report import ReadReport
-from connectome_dagster.transfer.strict import Piece, Strict, without_fields
+from connectome_dagster.transfer.strict import Strict, without_fields
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -119,10 +122,11 @@ class Documents:
             )
         from connectome_dagster.frames.dataframe import FrameParts  # pandas takes long to import
 
-        return self._gather(
+        frame: pd.DataFrame = self._gather(
             lambda batches: FrameParts(dtype_backend).write(batches),
             lambda written, schema: written.frame(schema),
         )
+        return frame
 
     def to_pylist(self) -> list[dict[str, Any]]:
         """Read everything into plain documents, as the service sent them.
@@ -142,12 +146,16 @@ class Documents:
         return self._uniform_list() if self._on_conflict == "error" else self._list()
 
     def _list(self) -> list[dict[str, Any]]:
-        def decode_piece(piece: bytes) -> list[dict[str, Any]]:
-            return plain_documents(self._shown(piece))
+        tally = Tally()
+
+        def decode_piece(piece: bytes) -> PlainPiece:
+            return PlainPiece.of(self._shown(piece))
 
         documents: list[dict[str, Any]] = []
-        for piece in self._run(decode_piece, len, _part_of_list, Tally()):
-            documents += map(self._without_hidden, piece)
+        for piece in self._run(decode_piece, PlainPiece.count, PlainPiece.part, tally):
+            tally.note({}, piece.duplicated)
+            documents += map(self._without_hidden, piece.documents)
+        self._log_findings()
         return documents
 
     def _uniform_list(self) -> list[dict[str, Any]]:
@@ -156,10 +164,12 @@ class Documents:
         while True:
             documents: list[dict[str, Any]] = []
             strict = Strict(hints, self._names_hidden(), None)
-            for piece, _ in self._checked(strict, tally):
+            for piece, decoded in self._checked(strict, tally):
+                tally.note(decoded.conflicts, decoded.duplicated)
                 text = b",".join(piece.documents)
                 documents += map(self._without_hidden, plain_documents(text))
             if not strict.undecided:
+                self._log_findings()
                 return documents
             hints = hints.with_text(strict.undecided)
 
@@ -179,7 +189,7 @@ class Documents:
                 `to_pandas` and `to_parquet` take such documents.
             ReadInterrupted, MalformedResponse, SchemaConflict, ConnectomeError: as `to_arrow`.
         """
-        batches = self._decoded(self._hints(), Tally())
+        batches = self._streamed()
         first = next(batches, None)
         if first is None:
             return pa.RecordBatchReader.from_batches(self._schema(), [])
@@ -219,6 +229,18 @@ class Documents:
         assert self.report is not None  # noqa: S101 - a read has just ended
         return self.report
 
+    def _streamed(self) -> Generator[pa.RecordBatch, None, None]:
+        yield from self._decoded(self._hints(), Tally())
+        self._log_findings()
+
+    def _log_findings(self) -> None:
+        """What the values are not as one would think; once, when nothing is read again any more."""
+        assert self.report is not None  # noqa: S101 - a read has just ended
+        place = f"{self._source.call.verb} of collection {self.collection!r}"
+        for finding in (self.report.conflicts_told, self.report.duplicates_told):
+            if finding:
+                _log.warning("%s", self._source.redacted(f"{place}: {finding}"))
+
     def _gather(
         self,
         take: Callable[[Iterator[pa.RecordBatch]], T],
@@ -239,11 +261,13 @@ class Documents:
             conflicts = growing.conflicts
             if not conflicts:
                 try:
-                    return finish(taken, growing.schema)
+                    finished = finish(taken, growing.schema)
                 except Unmergeable as unmergeable:
                     # An early batch of integers that floats do not hold, and floats came later.
-                    kinds = unmergeable.kinds
-                conflicts = frozenset(kinds)
+                    conflicts = frozenset(unmergeable.kinds)
+                else:
+                    self._log_findings()
+                    return finished
             hints = hints.with_text(conflicts)
 
     def _decoded(self, hints: Hints, tally: Tally) -> Generator[pa.RecordBatch, None, None]:
@@ -253,17 +277,20 @@ class Documents:
             strict = Strict(hints, self._names_hidden(), self._fit)
             decoded = (each for _, each in self._checked(strict, tally))
         for each in decoded:
-            tally.note(each.conflicts)
+            tally.note(each.conflicts, each.duplicated)
             yield each.batch
 
     def _leniently(self, learned: Hints, tally: Tally) -> Iterator[Decoded]:
         """Decode what comes, whatever it is."""
         hidden = self._names_hidden()
 
-        def decode_piece(piece: bytes) -> Decoded:
-            return decode(self._shown(piece), learned)
+        def decode_piece(piece: bytes) -> Piece:
+            text = self._shown(piece)
+            return Piece.of(text, decode(text, learned))
 
-        for decoded in self._run(decode_piece, _rows_of, _part_of_batch, tally):
+        for piece in self._run(decode_piece, Piece.count, Piece.part, tally):
+            decoded = piece.decoded
+            assert decoded is not None  # noqa: S101 - nothing is refused here
             learned = learned.after(decoded)
             yield without_fields(decoded, hidden)
 
@@ -273,7 +300,7 @@ class Documents:
         def decode_piece(piece: bytes) -> Piece:
             return strict.decode(self._shown(piece))
 
-        with closing(self._run(decode_piece, _rows_meant, Piece.part, tally)) as pieces:
+        with closing(self._run(decode_piece, Piece.count, Piece.part, tally)) as pieces:
             for piece in pieces:
                 try:
                     decoded = strict.check(piece)
@@ -336,24 +363,6 @@ class Documents:
         """Read to the end and give what the pieces decode to; the report stands there."""
         yield from self._source.run(decode_piece, count, part, tally)
         self.report = tally.report(self.collection, self._source.strategy)
-
-
-def _rows_meant(piece: Piece) -> int:
-    return piece.rows
-
-
-def _rows_of(decoded: Decoded) -> int:
-    return int(decoded.batch.num_rows)
-
-
-def _part_of_batch(decoded: Decoded, start: int, rows: int | None) -> Decoded:
-    if start == 0 and (rows is None or rows >= decoded.batch.num_rows):
-        return decoded
-    return replace(decoded, batch=decoded.batch.slice(start, rows))
-
-
-def _part_of_list(documents: list[T], start: int, rows: int | None) -> list[T]:
-    return documents[start : None if rows is None else start + rows]
 
 
 def _table(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:

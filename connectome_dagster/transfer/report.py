@@ -76,6 +76,8 @@ class ReadReport:
         resumed: breaks of the connection after which the read went on from the last document.
         proved: whether it is certain that these are all: the service was asked for what follows
             the last document, or the limit was reached.
+        duplicate_fields: paths of fields whose name stood more than once in one object, with the
+            number of such objects; the last of them counts.
     """
 
     collection: str
@@ -89,6 +91,7 @@ class ReadReport:
     pages: int = 0
     resumed: int = 0
     proved: bool = False
+    duplicate_fields: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def conflicts_told(self) -> str:
@@ -107,4 +110,21 @@ class ReadReport:
         return (
             f"{count} field{'s' * (count > 1)} {verbs[0]} values of several types and {verbs[1]} "
             f"read as text: {', '.join([*fields[:_TOLD], *more])}"
+        )
+
+    @property
+    def duplicates_told(self) -> str:
+        """The names that stood twice in one object, for a log; `""` if there are none.
+
+        Example:
+            >>> ReadReport("movies", duplicate_fields={"o.year": 2}).duplicates_told
+            'names stand more than once in one object, and the last one counts: o.year (2 times)'
+        """
+        if not self.duplicate_fields:
+            return ""
+        fields = [f"{path} ({count} times)" for path, count in self.duplicate_fields.items()]
+        more = [f"and {len(fields) - _TOLD} more"] if len(fields) > _TOLD else []
+        return (
+            "names stand more than once in one object, and the last one counts: "
+            f"{', '.join([*fields[:_TOLD], *more])}"
         )

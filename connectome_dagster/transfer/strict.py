@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import msgspec
 import pyarrow as pa
@@ -24,40 +24,9 @@ from connectome_dagster.frames.schema import (
     check_wholes,
     merge_schemas,
 )
+from connectome_dagster.transfer.piece import Piece
 
 INSTANT = pa.timestamp("ms", "UTC")  # what instants become, by the table of types
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some of the documents of one piece of a body.
-
-    Attributes:
-        text: the whole piece.
-        start: position of the first document that is meant.
-        rows: how many are.
-        decoded: what they became, None if a document of the piece does not fit.
-    """
-
-    text: bytes
-    start: int
-    rows: int
-    decoded: Decoded | None
-
-    @property
-    def documents(self) -> list[bytes]:
-        """The text of each document that is meant."""
-        every = msgspec.json.decode(b"[%b]" % self.text, type=list[msgspec.Raw])
-        return [bytes(each) for each in every[self.start : self.start + self.rows]]
-
-    def part(self, start: int, rows: int | None) -> Piece:
-        """The documents from a position on, so many of them or all."""
-        left = max(0, self.rows - start)
-        rows = left if rows is None else min(rows, left)
-        decoded = self.decoded
-        if decoded is not None and rows < self.rows:
-            decoded = replace(decoded, batch=decoded.batch.slice(start, rows))
-        return Piece(self.text, self.start + start, rows, decoded)
 
 
 class Strict:
@@ -95,7 +64,7 @@ class Strict:
             # Where it stands is told in its turn: what is to blame may not be meant at all.
             every = msgspec.json.decode(b"[%b]" % text, type=list[msgspec.Raw])
             return Piece(text, 0, len(every), None)
-        return Piece(text, 0, decoded.batch.num_rows, decoded)
+        return Piece.of(text, decoded)
 
     def check(self, piece: Piece) -> Decoded:
         """Hold the next piece to what came before, and give what it became.
@@ -182,8 +151,12 @@ def without_fields(decoded: Decoded, names: frozenset[str]) -> Decoded:
     dropped = [name for name in decoded.batch.schema.names if name in names]
     if not dropped:
         return decoded
-    conflicts = {path: kinds for path, kinds in decoded.conflicts.items() if path[0] not in names}
-    return replace(decoded, batch=decoded.batch.drop_columns(dropped), conflicts=conflicts)
+    return replace(
+        decoded,
+        batch=decoded.batch.drop_columns(dropped),
+        conflicts={p: kinds for p, kinds in decoded.conflicts.items() if p[0] not in names},
+        duplicated={p: count for p, count in decoded.duplicated.items() if p[0] not in names},
+    )
 
 
 def _several(path: Path, kinds: tuple[str, ...]) -> Misfit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -34,7 +35,7 @@ def in_order(documents: list[Document], sort: dict[str, int]) -> list[Document]:
 
 
 def paged(collection: Collection, rows: int) -> Collection:
-    return Collection(collection._target, collection.base_url, page_rows=rows)
+    return Collection(replace(collection._target, page_rows=rows), collection.base_url)
 
 
 def numbered(count: int) -> list[Document]:

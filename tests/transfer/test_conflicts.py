@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from connectome_dagster.errors import ReadInterrupted, SchemaConflict
 from connectome_dagster.testing import ConnectomeServer
-from connectome_dagster.transfer.collection import Collection
+from connectome_dagster.transfer.collection import Connectome
 from connectome_dagster.transfer.read import Documents
+from tests.api.scripted import answer, serving
 from tests.transfer.conftest import READ_SECRET, Local
+from tests.transfer.test_complete import paged
 
 Document = dict[str, Any]
 
@@ -24,10 +26,6 @@ Document = dict[str, Any]
 @pytest.fixture
 def server(local: Local) -> ConnectomeServer:
     return local.server
-
-
-def paged(collection: Collection, rows: int) -> Collection:
-    return Collection(collection._target, collection.base_url, page_rows=rows)
 
 
 def in_pieces_of(docs: Documents, piece_bytes: int) -> Documents:
@@ -212,6 +210,59 @@ def test_the_first_conflict_is_the_same_however_the_documents_come(
         with pytest.raises(SchemaConflict) as caught:
             read()
         assert (caught.value.document, caught.value.id) == (expected, in_order[expected]["_id"])
+
+
+class TestNamesThatStandTwice:
+    BODY = b'[{"_id":1,"a":1,"a":2,"o":{"b":1,"b":2}},{"_id":2,"a":3},{"_id":3,"a":4,"a":5}]'
+
+    def test_are_counted_in_every_form_and_told_once(
+        self, tmp_path: FilePath, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for piece_bytes in (10, 1 << 20):
+            for more in ({}, {"on_conflict": "error"}):
+                with (
+                    serving(answer(body=self.BODY)) as service,
+                    Connectome(base_url=service.base_url, read_credential="r" * 20) as connectome,
+                ):
+                    docs = connectome.collection("movies").find(strategy="stream", **more)
+                    for read in every_form(in_pieces_of(docs, piece_bytes), tmp_path):
+                        caplog.clear()
+                        read()
+                        assert docs.report is not None
+                        assert docs.report.duplicate_fields == {"a": 2, "o.b": 1}
+                        [told] = [each.getMessage() for each in caplog.records if each.levelno > 20]
+                        assert "a (2 times), o.b (1 times)" in told
+                    assert [each["a"] for each in docs.to_pylist()] == [2, 3, 5]
+
+    def test_are_counted_once_where_pages_begin_with_what_was_there(
+        self, tmp_path: FilePath
+    ) -> None:
+        documents = [b'{"_id":%d,"a":1,"a":2}' % n for n in range(3)]
+        pages = [documents[:2], documents[1:], documents[2:]]
+        steps = [answer(body=b"[%b]" % b",".join(page)) for page in pages]
+        for reading in range(5):
+            with (
+                serving(*steps) as service,
+                Connectome(
+                    base_url=service.base_url, read_credential="r" * 20, page_rows=2
+                ) as connectome,
+            ):
+                docs = connectome.collection("movies").find(strategy="pages")
+                every_form(docs, tmp_path)[reading]()
+                assert docs.report is not None
+                assert docs.report.duplicate_fields == {"a": 3}
+
+
+def test_fields_that_became_text_are_told_once_for_a_read(
+    local: Local, caplog: pytest.LogCaptureFixture
+) -> None:
+    documents = [{"_id": n, "v": "x" if n % 2 else n, "w": [n] if n > 5 else n} for n in range(9)]
+    for piece_bytes in (10, 1 << 20):
+        caplog.clear()
+        docs = in_pieces_of(local.collection(documents).find(), piece_bytes)
+        docs.to_arrow()
+        [told] = [each.getMessage() for each in caplog.records if each.levelno > 20]
+        assert "2 fields hold values of several types and were read as text: v (" in told
 
 
 class TestPlainDocuments:
