@@ -443,9 +443,7 @@ def _write(
             return collection.upsert(frame, on=list(settings.on))
         # An asset that has no rows today says so: what was there yesterday has to go.
         if selection is None:
-            return collection.replace(
-                frame, where={}, load=scope, everything=True, empty="delete"
-            )
+            return collection.replace(frame, where={}, load=scope, everything=True, empty="delete")
         return collection.replace(frame, where=selection.filter(), load=scope, empty="delete")
     except ConnectomeError:
         raise
