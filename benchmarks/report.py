@@ -141,7 +141,12 @@ class Comparison:
 
 
 SPEED = Measure("x the rows/s of {beside}", lambda it: it.times_faster, at_most=False)
-GROWTH = Measure("% more memory than {beside}", lambda it: it.growth * 100, at_most=True)
+GROWTH = Measure(
+    "% more memory than {beside}", lambda it: (it.memory_share - 1) * 100, at_most=True
+)
+GROWTH_OVER_START = Measure(
+    "% more memory over its imports than {beside}", lambda it: it.growth * 100, at_most=True
+)
 OVER_START = Measure(
     "MB over its imports",
     lambda it: it.product.median("over_bytes") / _MB,
