@@ -60,7 +60,8 @@ def test_several_columns_make_a_key(local: Local) -> None:
     things = local.collection()
     things.upsert(rows, on=["day", "place"])
     things.upsert([{**row, "n": 2} for row in rows[:2]], on=["day", "place"])
-    assert [row["n"] for row in local.documents(things)] == [2, 2, 1, 1]
+    expected = [{**row, "n": 2} for row in rows[:2]] + rows[2:]
+    assert canonical(local.documents(things)) == canonical(expected)
 
 
 def test_the_page_s_body_is_sent(open_collection: Open) -> None:
@@ -357,7 +358,7 @@ def test_verify_always_needs_a_read_credential_before_anything_is_sent(
 
 KINDS: dict[str, dict[str, Any]] = {
     "reset": {},
-    "error": {"status": 503, "retry_after": 0.01},
+    "error": {"status": 503, "retry_after": 0.0},
     "page": {},
     "applied_reset": {},
     "applied_error": {"status": 500},
@@ -493,7 +494,7 @@ def test_a_key_has_the_form_of_the_document_s_values(local: Local) -> None:
     encoding = Encoding(timestamps="ejson")
     things.upsert(frame, on=["day"], encoding=encoding)
     things.upsert(frame.set_column(1, "n", [[3, 4]]), on=["day"], encoding=encoding)
-    assert [row["n"] for row in local.documents(things)] == [3, 4]
+    assert sorted(row["n"] for row in local.documents(things)) == [3, 4]
 
 
 def test_every_request_has_a_key_of_its_own_and_of_this_run(open_collection: Open) -> None:
