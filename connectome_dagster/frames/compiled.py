@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
-from connectome_dagster.frames.exact import TIMESTAMP, promote_instants
+from connectome_dagster.frames.exact import promote_instants
+from connectome_dagster.frames.read_forms import read_form
 from connectome_dagster.frames.schema import EXACT_FLOAT, ITEM, MAX_NESTING, Path, show_path
 from connectome_dagster.frames.split import nests_deeper
 
@@ -206,7 +207,10 @@ def _check_floats(array: pa.Array, path: Path) -> None:
 def _certain_struct(array: pa.StructArray, path: Path) -> pa.Array:
     names = [field.name for field in array.type]
     if any(name.startswith("$") for name in names):
-        return _certain_form(array, names, path)
+        form = read_form(array)
+        if form is None:
+            raise Uncertain(path)
+        return form
     return _certain_fields(array, path)
 
 
@@ -217,20 +221,3 @@ def _certain_fields(array: pa.StructArray, path: Path) -> pa.StructArray:
         return array
     mask = array.is_null() if array.null_count else None
     return pa.StructArray.from_arrays(children, names=names, mask=mask)
-
-
-def _certain_form(array: pa.StructArray, names: list[str], path: Path) -> pa.Array:
-    """The two forms of Extended JSON that occur in every row; `exact` knows the others."""
-    if len(names) != 1:
-        raise Uncertain(path)
-    values = array.field(0)
-    if values.null_count != array.null_count:
-        raise Uncertain(path)
-    if names == ["$oid"] and pa.types.is_string(values.type):
-        if pc.all(pc.match_substring_regex(values, "^[0-9a-fA-F]{24}$")).as_py() is not False:
-            return values
-    elif names == ["$date"] and pa.types.is_string(values.type):
-        instants = promote_instants(values)
-        if instants.type.equals(TIMESTAMP):
-            return instants
-    raise Uncertain(path)

@@ -68,6 +68,12 @@ def json_string(draw: st.DrawFn, values: st.SearchStrategy[str]) -> str:
     return json.dumps(draw(values), ensure_ascii=draw(st.booleans()))
 
 
+def canonical(form: tuple[str, st.SearchStrategy[str]]) -> st.SearchStrategy[str]:
+    """One form of canonical Extended JSON, so that whole columns are of it."""
+    name, values = form
+    return values.map(lambda value: json.dumps({name: value}))
+
+
 SCALARS = [
     st.sampled_from(["true", "false"]),
     st.integers(-(2**63), 2**63 - 1).map(str),
@@ -82,6 +88,21 @@ SCALARS = [
     st.sampled_from(EDGES),
     st.sampled_from(FLOATS),
     st.sampled_from(FORMS),
+    *map(
+        canonical,
+        [
+            ("$numberInt", st.integers(-(2**31), 2**31 - 1).map(str)),
+            ("$numberLong", st.sampled_from(["5", *EDGES[:12], "007", "+1"])),
+            ("$numberDouble", st.floats().map(repr)),
+            ("$numberDouble", st.sampled_from(["NaN", "-Infinity", "-0", "1E+3", *FLOATS[:8]])),
+            (
+                "$numberDecimal",
+                st.decimals(allow_nan=False, allow_infinity=False, places=3).map(str),
+            ),
+            ("$numberDecimal", st.sampled_from(["1.50", "-0", "1E+3", "NaN", "1." + "1" * 40])),
+        ],
+    ),
+    st.integers(-(2**63), 2**63 - 1).map(lambda ms: f'{{"$date":{{"$numberLong":"{ms}"}}}}'),
     st.just("null"),
 ]
 NOT_JSON = ["NaN", "Infinity", "-Infinity", "nul", "01", "+1", "1.", "'a'", '"\\q"', '"\\ud800"']

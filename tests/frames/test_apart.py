@@ -87,11 +87,11 @@ def test_one_mixed_field_leaves_the_others_to_the_compiled_reader(
 @pytest.mark.parametrize(
     ("value", "type_"),
     [
-        ('{"$numberDecimal":"1.50"}', pa.decimal128(38, 2)),
+        ('{"$numberDecimal":"15E-1"}', pa.decimal128(38, 1)),
         ("9223372036854775808", pa.decimal128(38, 0)),
         ('{"$date":"2018-02-01T00:00:00Z"}', pa.timestamp("ms", "UTC")),
         ('{"$binary":{"base64":"AAE=","subType":"00"}}', pa.binary()),
-        ('[{"$numberLong":"1"}]', pa.list_(pa.int64())),
+        ('[{"$numberLong":"01"}]', pa.list_(pa.int64())),
     ],
 )
 def test_a_field_of_extended_json_is_decoded_apart(value: str, type_: pa.DataType) -> None:

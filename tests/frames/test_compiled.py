@@ -113,6 +113,56 @@ def test_a_document_itself_is_never_a_form_of_extended_json(document: bytes) -> 
         assert document not in (OID, DATE)
 
 
+@pytest.mark.parametrize(
+    ("forms", "type_"),
+    [
+        ((b'{"$numberInt":"-5"}', b'{"$numberInt":"0"}'), pa.int64()),
+        ((b'{"$numberLong":"9223372036854775807"}', b'{"$numberLong":"-0"}'), pa.int64()),
+        ((b'{"$numberDouble":"NaN"}', b'{"$numberDouble":"-1.5E-7"}'), pa.float64()),
+        ((b'{"$numberDouble":"-Infinity"}', b'{"$numberDouble":"1"}'), pa.float64()),
+        ((b'{"$numberDecimal":"1.50"}', b'{"$numberDecimal":"-7"}'), pa.decimal128(38, 2)),
+        (
+            (
+                b'{"$numberDecimal":"-0.1234567890123456789012345678901234"}',
+                b'{"$numberDecimal":"9"}',
+            ),
+            pa.decimal128(38, 34),
+        ),
+        ((b'{"$date":{"$numberLong":"-9223372036854775808"}}',) * 2, pa.timestamp("ms", "UTC")),
+    ],
+)
+def test_columns_of_one_canonical_form_are_vouched_for(
+    forms: tuple[bytes, bytes], type_: pa.DataType
+) -> None:
+    piece = b'{"a":%s,"o":[{"b":%s}]},{"a":null},{"a":%s}' % (forms[0], forms[1], forms[1])
+    batch, _ = decode_compiled(piece)
+    assert batch.column("a").type.equals(type_)
+    assert same_bits(batch, decode_exactly(piece)[0])
+
+
+@pytest.mark.parametrize(
+    "forms",
+    [
+        (b'{"$numberInt":"5"}', b'{"$numberLong":"5"}'),
+        (b'{"$numberInt":"5"}', b'{"$numberInt":5}'),
+        (b'{"$numberLong":"9223372036854775808"}', b'{"$numberLong":"1"}'),
+        (b'{"$numberDouble":"1e400"}', b'{"$numberDouble":"1"}'),
+        (b'{"$numberDouble":"inf"}', b'{"$numberDouble":"1"}'),
+        (b'{"$numberDecimal":"NaN"}', b'{"$numberDecimal":"1"}'),
+        (b'{"$numberDecimal":"%s"}' % (b"9" * 39), b'{"$numberDecimal":"1"}'),
+        (b'{"$date":{"$numberLong":"1"}}', b'{"$date":"2018-02-01T00:00:00.000Z"}'),
+        (b'{"$date":{"$numberLong":"1"}}', b'{"$date":{"$numberLong":null}}'),
+        (b'{"$date":{"$numberLong":"1"}}', b'{"$date":{"$numberLong":"1","x":1}}'),
+        (b'{"$minKey":1}', b'{"$minKey":1}'),
+    ],
+)
+def test_forms_that_are_not_all_certain_are_left_to_the_exact_reader(
+    forms: tuple[bytes, bytes],
+) -> None:
+    with pytest.raises(Uncertain):
+        decode_compiled(b'{"a":%s},{"a":%s}' % forms)
+
+
 def test_objectids_and_dates_that_javascript_prints_are_vouched_for() -> None:
     batch, _ = decode_compiled(b'{"_id":%s,"t":%s},{"_id":%s,"t":null}' % (OID, DATE, OID))
     assert batch.schema.types == [pa.string(), pa.timestamp("ms", "UTC")]
