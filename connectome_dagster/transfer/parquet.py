@@ -7,6 +7,7 @@ At the end the parts become one file of the schema that holds them all.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,16 +16,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from connectome_dagster.errors import EncodeError
-from connectome_dagster.frames.schema import conform, merge_schemas
-
-# Rows that are in memory at a time while parts are merged; pyarrow reads and writes groups well
-# at this size.
-MERGE_ROWS = 64 * 1024
-
+from connectome_dagster.frames.schema import Unmergeable, conform, merge_schemas
 
 # Batches are gathered into row groups of this size, in bytes of Arrow: readers of the file want few
-# and large ones, and what is gathered is the largest part of what writing holds in memory.
+# and large ones, and they are the largest part of what writing holds in memory, for one is gathered
+# while the one before is written.
 GROUP_BYTES = 4 << 20
+
+# So many values of a column tell whether they repeat; counting them takes less than a millisecond.
+SAMPLE_VALUES = 4096
 
 
 class _Part(NamedTuple):
@@ -37,37 +37,51 @@ class ParquetParts:
 
     Args:
         folder: an empty folder of its own.
-        options: for `pyarrow.parquet.ParquetWriter`.
+        options: for `pyarrow.parquet.ParquetWriter`. Unless they say what has a dictionary, the
+            columns have one whose values repeat: others would only be written slower and larger.
+        group_bytes: the size of a row group, in bytes of Arrow.
     """
 
-    def __init__(self, folder: Path, options: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, options: dict[str, Any], group_bytes: int = GROUP_BYTES
+    ) -> None:
         self._folder = folder
         self._options = options
+        self._group_bytes = group_bytes
         self._parts: list[_Part] = []
 
     def write(self, batches: Iterable[pa.RecordBatch]) -> ParquetParts:
         """Write all batches; returns itself."""
         schema = pa.schema([])
-        writer: pq.ParquetWriter | None = None
-        group: list[pa.RecordBatch] = []
+        file: _File | None = None
+        group = _Group(self._group_bytes)
         try:
             for batch in batches:
                 merged = merge_schemas(schema, batch.schema)
-                if writer is None or not merged.equals(schema):
-                    if writer is not None:
-                        _write_group(writer, group)
-                        writer.close()
+                if not merged.equals(schema):
+                    if not group.conform(merged):
+                        file = self._write(group, file, schema)
+                    if file is not None:
+                        file.close()
+                        file = None
                     schema = merged
-                    writer = self._begin(schema)
-                group.append(conform(batch, _filled(schema)))
-                if sum(each.nbytes for each in group) >= GROUP_BYTES:
-                    _write_group(writer, group)
-            if writer is not None:
-                _write_group(writer, group)
+                group.add(conform(batch, schema))
+                if group.full:
+                    file = self._write(group, file, schema)
+            if group.batches:
+                file = self._write(group, file, schema)
         finally:
-            if writer is not None:
-                writer.close()
+            if file is not None:
+                file.close()
         return self
+
+    def _write(self, group: _Group, file: _File | None, schema: pa.Schema) -> _File:
+        if file is None:
+            part = _Part(self._folder / f"{len(self._parts)}.parquet", schema)
+            self._parts.append(part)
+            file = _File(part.path, _filled(schema), self._options)
+        file.write(group.take())
+        return file
 
     def merge(self, schema: pa.Schema) -> Path:
         """Make one file of the parts and return its path.
@@ -76,6 +90,7 @@ class ParquetParts:
 
         Raises:
             EncodeError: documents without any field; Parquet keeps no rows without columns.
+            Unmergeable: as `conform`.
         """
         if self._parts and not schema.names:
             raise EncodeError(
@@ -83,33 +98,134 @@ class ParquetParts:
                 "read them with to_arrow, or ask for more fields with project"
             )
         said = _said(schema)
-        if len(self._parts) == 1 and said.equals(schema):
+        if len(self._parts) == 1 and said.equals(self._parts[0].schema):
             return self._parts[0].path
         path = self._folder / "merged.parquet"
-        with pq.ParquetWriter(path, said, **self._options) as writer:
-            for batch in self._batches():
-                writer.write_batch(conform(batch, said))
+        file = _File(path, said, self._options)
+        try:
+            for group in self._groups():
+                file.write([conform(batch, said) for batch in group])
+        finally:
+            file.close()
         return path
 
-    def _begin(self, schema: pa.Schema) -> pq.ParquetWriter:
-        part = _Part(self._folder / f"{len(self._parts)}.parquet", schema)
-        self._parts.append(part)
-        return pq.ParquetWriter(part.path, _filled(schema), **self._options)
-
-    def _batches(self) -> Iterator[pa.RecordBatch]:
+    def _groups(self) -> Iterator[list[pa.RecordBatch]]:
+        """Read the parts again, a row group at a time."""
         for part in self._parts:
+            type_ = pa.struct(list(part.schema))
             with pq.ParquetFile(part.path) as file:
-                for batch in file.iter_batches(MERGE_ROWS):
-                    rows = batch.to_struct_array()
-                    yield pa.RecordBatch.from_struct_array(
-                        _emptied(rows, pa.struct(list(part.schema)))
-                    )
+                for at in range(file.num_row_groups):
+                    rows = (batch.to_struct_array() for batch in file.iter_batches(row_groups=[at]))
+                    yield [pa.RecordBatch.from_struct_array(_emptied(each, type_)) for each in rows]
 
 
-def _write_group(writer: pq.ParquetWriter, group: list[pa.RecordBatch]) -> None:
-    if group:
-        writer.write_table(pa.Table.from_batches(group))
-        group.clear()
+class _Group:
+    """Batches that become one row group."""
+
+    def __init__(self, size: int) -> None:
+        self.batches: list[pa.RecordBatch] = []
+        self._size = size
+        self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        return self._bytes >= self._size
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        self.batches.append(batch)
+        self._bytes += batch.nbytes
+
+    def take(self) -> list[pa.RecordBatch]:
+        """Give the batches away."""
+        taken, self.batches, self._bytes = self.batches, [], 0
+        return taken
+
+    def conform(self, schema: pa.Schema) -> bool:
+        """Give the batches another schema, if all their values survive that."""
+        try:
+            batches = [conform(batch, schema) for batch in self.batches]
+        except Unmergeable:
+            return False
+        self.take()
+        for batch in batches:
+            self.add(batch)
+        return True
+
+
+class _File:
+    """A file whose row groups are written by another thread while the next are gathered."""
+
+    def __init__(self, path: Path, schema: pa.Schema, options: dict[str, Any]) -> None:
+        self._path = path
+        self._schema = schema
+        self._options = options
+        self._writer: pq.ParquetWriter | None = None
+        self._thread = ThreadPoolExecutor(1, "connectome-parquet")
+        self._pending: Future[None] | None = None
+
+    def write(self, batches: list[pa.RecordBatch]) -> None:
+        """Write a row group, after the one before has been written."""
+        self._wait()
+        self._pending = self._thread.submit(self._write, batches)
+
+    def close(self) -> None:
+        """End the file when all is written; without rows it still has its schema."""
+        try:
+            self._wait()
+            if self._writer is None:
+                self._writer = self._opened([])
+        finally:
+            self._thread.shutdown()
+            if self._writer is not None:
+                self._writer.close()
+
+    def _wait(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _write(self, batches: list[pa.RecordBatch]) -> None:
+        fitting = [conform(batch, self._schema) for batch in batches]
+        table = pa.Table.from_batches(fitting, self._schema)
+        if self._writer is None:
+            self._writer = self._opened(_repeating(table))
+        self._writer.write_table(table)
+
+    def _opened(self, dictionaries: list[str]) -> pq.ParquetWriter:
+        options = {"use_dictionary": dictionaries, **self._options}
+        return pq.ParquetWriter(self._path, self._schema, **options)
+
+
+def _repeating(table: pa.Table) -> list[str]:
+    """The columns of the file whose values repeat, by the paths that Parquet has for them."""
+    sample = table.slice(0, SAMPLE_VALUES).combine_chunks().to_batches()
+    return [
+        path
+        for batch in sample
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+        for path, values in _leaves(column, name)
+        if _repeat(values)
+    ]
+
+
+def _leaves(array: pa.Array, path: str) -> Iterator[tuple[str, pa.Array]]:
+    is_, type_ = pa.types, array.type
+    if is_.is_struct(type_):
+        for at, field in enumerate(type_):
+            yield from _leaves(array.field(at), f"{path}.{field.name}")
+    elif is_.is_list(type_) or is_.is_large_list(type_) or is_.is_fixed_size_list(type_):
+        yield from _leaves(array.flatten(), f"{path}.list.element")
+    else:
+        yield path, array
+
+
+def _repeat(values: pa.Array) -> bool:
+    sample = values.slice(0, SAMPLE_VALUES).drop_null()
+    try:
+        distinct = pc.count_distinct(sample).as_py()
+    except pa.ArrowNotImplementedError:
+        return True  # such as categories, which are a dictionary already
+    return bool(2 * distinct <= len(sample))
 
 
 def _filled(schema: pa.Schema) -> pa.Schema:

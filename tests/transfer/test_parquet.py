@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,15 @@ def batch_of(documents: list[dict[str, Any]]) -> pa.RecordBatch:
     return decode_exactly(json.dumps(documents)[1:-1].encode())[0]
 
 
-def written(folder: Path, *batches: list[dict[str, Any]], **options: Any) -> pa.Table:
+def written(
+    folder: Path, *batches: list[dict[str, Any]], group_bytes: int = 1, **options: Any
+) -> pa.Table:
+    """What the file holds; as the groups are so small, whatever grows makes another part."""
     schema = pa.schema([])
     decoded = [batch_of(batch) for batch in batches]
     for batch in decoded:
         schema = merge_schemas(schema, batch.schema)
-    path = ParquetParts(folder, options).write(decoded).merge(schema)
+    path = ParquetParts(folder, options, group_bytes).write(decoded).merge(schema)
     table = pq.read_table(path)
     assert table.num_rows == sum(map(len, batches))
     return table
@@ -37,8 +42,21 @@ def test_batches_of_one_schema_are_one_part(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_schema_that_grows_makes_parts_that_become_one_file(tmp_path: Path) -> None:
-    table = written(tmp_path, [{"a": None}], [{"a": 1}], [{"a": 0.5, "b": ["x"]}], [{"b": None}])
+GROWING = ([{"a": None}], [{"a": 1}], [{"a": 0.5, "b": ["x"]}], [{"b": None}])
+
+
+@pytest.mark.parametrize(
+    ("group_bytes", "files"),
+    [
+        pytest.param(1, {"0.parquet", "1.parquet", "merged.parquet"}, id="written"),
+        pytest.param(1 << 20, {"0.parquet"}, id="gathered"),
+    ],
+)
+def test_a_schema_that_grows_makes_parts_of_what_is_written(
+    tmp_path: Path, group_bytes: int, files: set[str]
+) -> None:
+    table = written(tmp_path, *GROWING, group_bytes=group_bytes)
+    assert {path.name for path in tmp_path.iterdir()} == files
     assert table.schema == pa.schema({"a": pa.float64(), "b": pa.list_(pa.string())})
     assert table.to_pylist() == [
         {"a": None, "b": None},
@@ -84,6 +102,90 @@ def test_options_reach_every_part_and_the_file(tmp_path: Path) -> None:
         assert column.compression == "GZIP"
 
 
+@pytest.mark.parametrize("group_bytes", [1, 1 << 20])
+def test_integers_that_floats_do_not_hold_are_told_when_all_is_written(
+    tmp_path: Path, group_bytes: int
+) -> None:
+    batches = [batch_of([{"a": value}]) for value in (2**53 + 1, 0.5)]
+    parts = ParquetParts(tmp_path, {}, group_bytes).write(batches)
+    with pytest.raises(Unmergeable):
+        parts.merge(pa.schema({"a": pa.float64()}))
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_row_groups_are_as_large_as_asked(tmp_path: Path, grows: bool) -> None:
+    batches = [batch_of([{"a": at, "s": "x" * 100}] * 100) for at in range(40)]
+    if grows:
+        batches[20] = batch_of([{"a": 0.5, "s": "x" * 100}] * 100)
+    schema = merge_schemas(batches[0].schema, batches[20].schema)
+    size = 5 * batches[0].nbytes
+    path = ParquetParts(tmp_path, {}, size).write(batches).merge(schema)
+    metadata = pq.read_metadata(path)
+    rows = [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)]
+    assert sum(rows) == 4000
+    assert rows == [500] * 8
+
+
+def test_columns_whose_values_repeat_have_a_dictionary(tmp_path: Path) -> None:
+    rows = [
+        {
+            "unique": f"{at}",
+            "repeated": f"{at % 7}",
+            "o": {"unique": at, "repeated": at % 7},
+            "l": [{"unique": at + 0.5, "repeated": None if at % 2 else "x"}],
+            "a.b": at % 3,
+        }
+        for at in range(1000)
+    ]
+    written(tmp_path, rows)
+    assert with_dictionaries(tmp_path / "0.parquet") == {
+        "repeated",
+        "o.repeated",
+        "l.list.element.repeated",
+        "a.b",
+    }
+
+
+@pytest.mark.parametrize(("told", "columns"), [(["a"], {"a"}), (True, {"a", "b"}), (False, set())])
+def test_who_says_what_has_a_dictionary_is_obeyed(
+    tmp_path: Path, told: Any, columns: set[str]
+) -> None:
+    rows = [{"a": at, "b": 1} for at in range(100)]
+    written(tmp_path, rows, use_dictionary=told)
+    assert with_dictionaries(tmp_path / "0.parquet") == columns
+
+
+def with_dictionaries(path: Path) -> set[str]:
+    group = pq.read_metadata(path).row_group(0)
+    columns = [group.column(at) for at in range(group.num_columns)]
+    return {column.path_in_schema for column in columns if column.has_dictionary_page}
+
+
+def test_a_failure_to_write_is_told(tmp_path: Path) -> None:
+    with pytest.raises((pa.ArrowException, ValueError), match="nonsense"):
+        written(tmp_path, [{"a": 1}], [{"a": 2}], compression="nonsense")
+    assert not threads_that_write()
+
+
+def test_a_read_that_breaks_off_leaves_no_thread(tmp_path: Path) -> None:
+    def breaking() -> Iterator[pa.RecordBatch]:
+        yield batch_of([{"a": 1}])
+        raise ConnectionError("gone")
+
+    with pytest.raises(ConnectionError, match="gone"):
+        ParquetParts(tmp_path, {}, 1).write(breaking())
+    assert not threads_that_write()
+
+
+def threads_that_write() -> list[str]:
+    return [each.name for each in threading.enumerate() if "parquet" in each.name]
+
+
+def test_nothing_is_a_file_without_rows(tmp_path: Path) -> None:
+    path = ParquetParts(tmp_path, {}).write([]).merge(pa.schema({"a": pa.int64()}))
+    assert pq.read_table(path).equals(pa.table({"a": pa.array([], pa.int64())}))
+
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from([0.5, "x", ""]),
     lambda below: (
@@ -95,12 +197,17 @@ values = st.recursive(
 documents = st.lists(st.dictionaries(st.sampled_from(["a", "b"]), values, max_size=2), max_size=4)
 
 
-@given(st.lists(documents.filter(bool), min_size=1, max_size=4))
+@given(
+    batches=st.lists(documents.filter(bool), min_size=1, max_size=4),
+    group_bytes=st.sampled_from([1, 30, 1 << 20]),
+)
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_the_file_has_the_rows_of_the_batches(
-    tmp_path_factory: pytest.TempPathFactory, batches: list[list[dict[str, Any]]]
+    tmp_path_factory: pytest.TempPathFactory,
+    batches: list[list[dict[str, Any]]],
+    group_bytes: int,
 ) -> None:
     decoded = [batch_of(batch) for batch in batches]
     schema = pa.schema([])
@@ -112,7 +219,7 @@ def test_the_file_has_the_rows_of_the_batches(
         return
     if not schema.names:
         return
-    table = written(tmp_path_factory.mktemp("parts"), *batches)
+    table = written(tmp_path_factory.mktemp("parts"), *batches, group_bytes=group_bytes)
     assert with_text(table.to_pylist()) == with_text(expected.to_pylist())
 
 
