@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 Value = bytes | None  # the JSON text of one value; None where the document lacks the field
 
 TIMESTAMP = pa.timestamp("ms", "UTC")
-_YEAR_ONE = -62_135_596_800_000  # milliseconds from there to the epoch
+YEAR_ONE = -62_135_596_800_000  # milliseconds from there to the epoch
 
 # As JavaScript prints dates: this text can be made again from the instant, digit by digit. Python
 # has no year 0, so neither have we.
@@ -316,7 +316,7 @@ def promote_instants(array: pa.Array) -> pa.Array:
         instants = pc.cast(array, TIMESTAMP)
     except pa.ArrowInvalid:  # a thirteenth month: text that only looks like an instant
         return array
-    return array if pc.min_max(instants)["min"].value < _YEAR_ONE else instants
+    return array if pc.min_max(instants)["min"].value < YEAR_ONE else instants
 
 
 def _has_marks(array: pa.StringArray) -> bool:

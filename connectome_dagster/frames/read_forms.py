@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connectome_dagster.frames.exact import TIMESTAMP, promote_instants
+from connectome_dagster.frames.exact import TIMESTAMP, YEAR_ONE, promote_instants
 from connectome_dagster.frames.schema import MAX_DIGITS
 
 
@@ -50,12 +50,20 @@ def _wholes(values: pa.Array) -> pa.Array | None:
 
 def _instants(values: pa.Array) -> pa.Array | None:
     if pa.types.is_string(values.type):
-        instants = promote_instants(values)
-        return instants if instants.type.equals(TIMESTAMP) else None
+        instants = promote_instants(values)  # what JavaScript prints is read without a regex
+        return instants if instants.type.equals(TIMESTAMP) else _other_instants(values)
     if not pa.types.is_struct(values.type) or values.type.get_field_index("$numberLong") < 0:
         return None
     milliseconds = read_form(values)
     return None if milliseconds is None else milliseconds.cast(TIMESTAMP)
+
+
+def _other_instants(values: pa.Array) -> pa.Array | None:
+    day, time = "[0-9]{4}-[0-9]{2}-[0-9]{2}", "[0-9]{2}:[0-9]{2}:[0-9]{2}"
+    if not _if_each(values, rf"^{day}T{time}(\.[0-9]{{1,3}})?Z$"):
+        return None
+    instants = values.cast(TIMESTAMP)
+    return None if pc.min(instants).value < YEAR_ONE else instants
 
 
 def _doubles(values: pa.Array) -> pa.Array | None:

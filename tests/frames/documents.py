@@ -103,6 +103,7 @@ SCALARS = [
         ],
     ),
     st.integers(-(2**63), 2**63 - 1).map(lambda ms: f'{{"$date":{{"$numberLong":"{ms}"}}}}'),
+    st.datetimes().map(lambda t: f'{{"$date":"{t.isoformat(timespec="seconds")}Z"}}'),
     st.just("null"),
 ]
 NOT_JSON = ["NaN", "Infinity", "-Infinity", "nul", "01", "+1", "1.", "'a'", '"\\q"', '"\\ud800"']

@@ -89,7 +89,7 @@ def test_one_mixed_field_leaves_the_others_to_the_compiled_reader(
     [
         ('{"$numberDecimal":"15E-1"}', pa.decimal128(38, 1)),
         ("9223372036854775808", pa.decimal128(38, 0)),
-        ('{"$date":"2018-02-01T00:00:00Z"}', pa.timestamp("ms", "UTC")),
+        ('{"$date":"2018-02-01T01:00:00+01:00"}', pa.timestamp("ms", "UTC")),
         ('{"$binary":{"base64":"AAE=","subType":"00"}}', pa.binary()),
         ('[{"$numberLong":"01"}]', pa.list_(pa.int64())),
     ],

@@ -128,6 +128,10 @@ def test_a_document_itself_is_never_a_form_of_extended_json(document: bytes) -> 
             ),
             pa.decimal128(38, 34),
         ),
+        (
+            (b'{"$date":"2012-12-24T12:15:30Z"}', b'{"$date":"0001-12-24T12:15:30.50Z"}'),
+            pa.timestamp("ms", "UTC"),
+        ),
         ((b'{"$date":{"$numberLong":"-9223372036854775808"}}',) * 2, pa.timestamp("ms", "UTC")),
     ],
 )
@@ -153,6 +157,9 @@ def test_columns_of_one_canonical_form_are_vouched_for(
         (b'{"$date":{"$numberLong":"1"}}', b'{"$date":"2018-02-01T00:00:00.000Z"}'),
         (b'{"$date":{"$numberLong":"1"}}', b'{"$date":{"$numberLong":null}}'),
         (b'{"$date":{"$numberLong":"1"}}', b'{"$date":{"$numberLong":"1","x":1}}'),
+        (b'{"$date":"2012-12-24T12:15:30Z"}', b'{"$date":"0000-12-24T12:15:30Z"}'),
+        (b'{"$date":"2012-12-24T12:15:30Z"}', b'{"$date":"2012-02-30T12:15:30Z"}'),
+        (b'{"$date":"2012-12-24T12:15:30Z"}', b'{"$date":"2012-12-24T12:15:30.0001Z"}'),
         (b'{"$minKey":1}', b'{"$minKey":1}'),
     ],
 )
