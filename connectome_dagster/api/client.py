@@ -391,15 +391,22 @@ class Client:
         try:
             result = self._attempt(call, credentials, flight, whole=whole)
         finally:
-            pushed_back = isinstance(result, Trouble) and result.pushed_back
-            asked = result.retry_after if isinstance(result, Trouble) and pushed_back else None
-            # Beyond anyone's patience the call fails, and so may the others: at once.
-            if asked is not None and asked <= self._retry.max_retry_after:
-                self._gate.hold(asked)
+            trouble = result if isinstance(result, Trouble) else None
+            pushed_back = trouble is not None and trouble.pushed_back
+            if trouble is not None and trouble.status in (429, 503):
+                self._gate.hold(self._wait_of_all(trouble))
             if ticket is not None:
                 success = isinstance(result, _Taken)
                 self._gate.leave(ticket, success=success, pushed_back=pushed_back)
         return result
+
+    def _wait_of_all(self, trouble: Trouble) -> float:
+        """How long a service that turned one call away is left alone by all."""
+        if trouble.retry_after is None:
+            return self._retry.base_delay if trouble.status == 429 else 0.0
+        # Beyond anyone's patience the call fails, and so may the others: at once.
+        patient = trouble.retry_after <= self._retry.max_retry_after
+        return trouble.retry_after if patient else 0.0
 
     def _enter(self, waited_until: float, *, bounded: bool) -> int | None:
         while True:

@@ -793,6 +793,29 @@ def test_when_one_is_asked_to_wait_the_others_wait_too(
     assert 0 < 30.0 - sleeps[0] < 20
 
 
+def test_too_many_requests_are_a_wait_for_all_also_if_the_service_does_not_say_how_long(
+    connect: Connect, sleeps: Sleeps
+) -> None:
+    with serving(answer(429), answer(body=b"{}")) as server:
+        client = connect(server, retry=RetryPolicy(max_attempts=1, base_delay=20.0))
+        with pytest.raises(ServiceUnavailable):
+            client.send(UPSERT, CREDENTIALS)
+        client.send(UPSERT, CREDENTIALS)
+    assert len(sleeps) == 1
+    assert 0 < 20.0 - sleeps[0] < 15
+
+
+def test_a_service_that_failed_once_is_not_waited_for_by_others(
+    connect: Connect, sleeps: Sleeps
+) -> None:
+    with serving(answer(503), answer(body=b"{}")) as server:
+        client = connect(server, retry=RetryPolicy(base_delay=20.0))
+        with pytest.raises(OutcomeUnknown):
+            client.send(UPSERT, CREDENTIALS)
+        client.send(UPSERT, CREDENTIALS)
+    assert sleeps == []
+
+
 def test_nobody_waits_longer_than_anyone_would(connect: Connect, sleeps: Sleeps) -> None:
     with serving(answer(429, Retry_After="3600"), answer(body=b"{}")) as server:
         client = connect(server)
