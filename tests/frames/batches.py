@@ -24,6 +24,7 @@ ZONES = [None, "UTC", "+05:30", "America/New_York"]
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 names = texts.filter(lambda name: "\0" not in name)
+NAMES = ["x", "y z", "", ".", "a.b", "$f", "$", "[]", "*", "\u2028", "🎈", '"', "\\", "_id", "d"]
 
 
 def _decimals(digits: int, scale: int) -> st.SearchStrategy[Decimal]:
@@ -87,8 +88,9 @@ def columns(draw: st.DrawFn, depth: int = 2) -> Column:
     items = st.lists(st.none() | values, max_size=3)
     shape = draw(st.sampled_from(["list", "large", "fixed", "struct", "map", "empty"]))
     if shape == "struct":
-        fields = {"x": st.none() | values, "y z": st.integers(-5, 5)}
-        return pa.struct([("x", type_), ("y z", pa.int64())]), st.fixed_dictionaries(fields)
+        name, other = draw(st.lists(st.sampled_from(NAMES), unique=True, min_size=2, max_size=2))
+        fields = {name: st.none() | values, other: st.integers(-5, 5)}
+        return pa.struct([(name, type_), (other, pa.int64())]), st.fixed_dictionaries(fields)
     if shape == "empty":
         return pa.struct([]), st.just({})
     if shape == "map":
@@ -104,7 +106,7 @@ def batches(draw: st.DrawFn) -> pa.RecordBatch:
     """A few rows of a few columns, each of one type; with nulls."""
     rows = draw(st.integers(1, 6))
     arrays = {}
-    for name in draw(st.lists(names, unique=True, min_size=1, max_size=3)):
+    for name in draw(st.lists(st.sampled_from(NAMES) | names, unique=True, min_size=1, max_size=3)):
         type_, values = draw(columns())
         items = draw(st.lists(st.none() | values, min_size=rows, max_size=rows))
         arrays[name] = pa.array(items, type_)
