@@ -23,9 +23,10 @@ T = TypeVar("T")
 # than four would wait for the one that reads the body.
 WORKERS = min(4, os.cpu_count() or 1)
 
-# Pieces that are decoded or wait for it: one for each worker and one that is ready before a
-# worker is. This bounds what a read holds, whatever the consumer does.
-IN_FLIGHT = WORKERS + 1
+# Pieces that are decoded or wait for it: one for each worker, one that is ready before a worker is,
+# and one so that this holds also while the next is received (with one less, a worker of two waited
+# a fifth of the time). This bounds what a read holds, whatever the consumer does.
+IN_FLIGHT = WORKERS + 2
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,9 @@ class Pipeline(Generic[T]):
     def _while_it_arrives(
         self, chunks: Iterator[bytes], pool: ThreadPoolExecutor
     ) -> Generator[T, None, ReadInterrupted | None]:
+        # The first piece is small and waited for: its documents are out before more is received,
+        # and what it teaches helps all others.
+        may_wait = 0
         while True:
             try:
                 chunk = next(chunks, None)
@@ -80,7 +84,8 @@ class Pipeline(Generic[T]):
             piece = self._splitter.feed(chunk)
             while piece is not None:
                 self._submit(piece, pool)
-                yield from self._ready(IN_FLIGHT - 1)
+                yield from self._ready(may_wait)
+                may_wait = IN_FLIGHT - 1
                 piece = self._splitter.next_piece()
 
     def _after_its_end(

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import socket
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -9,10 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from connectome_dagster.api import endpoints
+from connectome_dagster.api.client import Client
+from connectome_dagster.api.credentials import Credentials
 from connectome_dagster.errors import MalformedResponse, ReadInterrupted
+from connectome_dagster.frames.decode import Hints
+from connectome_dagster.frames.decode import decode as decode_piece
 from connectome_dagster.frames.exact import NotDocuments
-from connectome_dagster.frames.split import Splitter
+from connectome_dagster.frames.split import FIRST_PIECE_BYTES, Splitter
 from connectome_dagster.transfer.pipeline import IN_FLIGHT, WORKERS, Pipeline
+from tests.api.scripted import Request, head, serving
 
 
 def decode(piece: bytes) -> list[dict[str, Any]]:
@@ -56,15 +66,15 @@ def test_documents_come_in_their_order_and_in_pieces() -> None:
 def test_order_does_not_depend_on_which_piece_is_decoded_first() -> None:
     later = threading.Event()
 
-    def first_is_slow(piece: bytes) -> list[dict[str, Any]]:
+    def second_is_slow(piece: bytes) -> list[dict[str, Any]]:
         found = decode(piece)
-        if found[0]["n"] == 0 and WORKERS > 1:
+        if found[0]["n"] == 1 and WORKERS > 1:
             assert later.wait(10)
-        else:
+        elif found[0]["n"] > 1:
             later.set()
         return found
 
-    slow = Pipeline(Splitter(piece_bytes=1), first_is_slow)
+    slow = Pipeline(Splitter(piece_bytes=1), second_is_slow)
     pieces = list(slow.run(in_chunks(msgspec.json.encode(numbered(30)), 20)))
     assert [document["n"] for piece in pieces for document in piece] == list(range(30))
 
@@ -102,6 +112,93 @@ def test_who_takes_one_piece_makes_no_more_than_a_few_be_read() -> None:
     next(running)
     assert taken * 7 < 30 * (IN_FLIGHT + 3)
     running.close()
+
+
+def test_a_consumer_that_takes_its_time_lets_nothing_grow() -> None:
+    size = 200
+    received = decoded = 0
+    lock = threading.Lock()
+
+    def chunks(body: bytes) -> Iterator[bytes]:
+        nonlocal received
+        for chunk in in_chunks(body, 50):
+            received += len(chunk)
+            yield chunk
+
+    def counting(piece: bytes) -> tuple[int, int]:
+        nonlocal decoded
+        with lock:
+            decoded += 1
+        return len(decode(piece)), len(piece)
+
+    def are_decoded(pieces: int) -> bool:
+        return decoded == pieces
+
+    running = Pipeline(Splitter(piece_bytes=size), counting)
+    taken = rows = 0
+    for number, (count, length) in enumerate(
+        running.run(chunks(msgspec.json.encode(numbered(2000, pad=20)))), start=1
+    ):
+        ahead = len(running._pending)
+        assert ahead < IN_FLIGHT
+        # Whatever could happen meanwhile has happened.
+        assert until(partial(are_decoded, number + ahead))
+        taken += length + 1
+        rows += count
+        assert received - taken <= (IN_FLIGHT + 1) * (size + 50)
+    assert rows == 2000
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    """Whether a condition comes true within ten seconds."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        threading.Event().wait(0.001)
+    return True
+
+
+def test_the_first_piece_is_out_before_more_is_received() -> None:
+    body = msgspec.json.encode(numbered(2000, pad=500))
+    received = 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal received
+        for chunk in in_chunks(body, 20_000):
+            received += 1
+            yield chunk
+
+    running = Pipeline(Splitter(), decode).run(chunks())
+    next(running)
+    assert received == -(-FIRST_PIECE_BYTES // 20_000)
+    running.close()
+
+
+@pytest.mark.parametrize("megabytes", [2, 46])
+def test_of_a_slow_response_documents_are_out_before_a_tenth_has_been_sent(megabytes: int) -> None:
+    document = msgspec.json.encode({"_id": "0" * 24, "title": "x" * 150, "n": [1, 2, {"a": None}]})
+    documents = megabytes * 1_000_000 // len(document)
+    body = b"[%b]" % b",".join([document] * documents)
+    out = threading.Event()
+
+    def slowly(connection: socket.socket, _request: Request, _over: threading.Event) -> bool:
+        connection.sendall(head(200, {"Content-Length": len(body)}))
+        tenth = len(body) // 10
+        for at in range(0, tenth, 10_000):
+            connection.sendall(body[at : min(at + 10_000, tenth)])
+        out.wait(20)  # and then the response breaks off
+        return False
+
+    with serving(slowly) as server, closing(Client(server.base_url)) as client:
+        call = endpoints.read_with_query("movies")
+        with client.stream(call, Credentials("made-up")) as chunks:
+            running = Pipeline(Splitter(), lambda piece: decode_piece(piece, Hints())).run(chunks)
+            began = time.monotonic()
+            assert 0 < next(running).batch.num_rows < documents / 10
+            assert time.monotonic() - began < 15
+            out.set()
+            running.close()
 
 
 @pytest.mark.parametrize("after", [0, 1, 3])
