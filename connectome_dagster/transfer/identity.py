@@ -297,9 +297,10 @@ class PlaceKeys:
     def take(self, contents: Sequence[bytes]) -> list[bytes]:
         """Give the keys of the next rows, as `RowKeys.take`."""
         keys = np.empty((len(contents), ID_BYTES), dtype=np.uint8)
-        keys[:, :-_PLACE_BYTES] = self._load
         places = np.arange(self._rows, self._rows + len(contents), dtype=">u8")
-        keys[:, -_PLACE_BYTES:] = places.view(np.uint8).reshape(-1, 8)[:, -_PLACE_BYTES:]
+        # First, so that the first 64 bits of no two keys are the same.
+        keys[:, :_PLACE_BYTES] = places.view(np.uint8).reshape(-1, 8)[:, -_PLACE_BYTES:]
+        keys[:, _PLACE_BYTES:] = self._load
         self._rows += len(contents)
         return _hexadecimal(keys.tobytes())
 

@@ -7,7 +7,7 @@ sent in. Knows how a batch is sent, looked for and sent again; not what a write 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, NoReturn
@@ -19,25 +19,18 @@ from connectome_dagster.api.endpoints import Call
 from connectome_dagster.errors import (
     ConfigurationError,
     ConnectomeError,
-    EncodeError,
     OutcomeUnknown,
     PayloadTooLarge,
-    ReadInterrupted,
     RequestRejected,
     RowsRejected,
 )
-from connectome_dagster.frames.encoding import DEFAULT_ENCODING, Encoding
 from connectome_dagster.frames.plain import plain_documents
-from connectome_dagster.transfer.batches import RowBatch, gather
-from connectome_dagster.transfer.contents import contents, same_content
-from connectome_dagster.transfer.identity import (
-    PlaceKeys,
-    RowKeys,
-    attempt,
-    attempt_token,
-    load_id,
-)
-from connectome_dagster.transfer.rows import Frame, batches_of, count_of, encoded, has_field
+from connectome_dagster.transfer.batches import RowBatch
+from connectome_dagster.transfer.contents import same_content
+from connectome_dagster.transfer.copies import leave_one
+from connectome_dagster.transfer.identity import attempt
+from connectome_dagster.transfer.readback import PAUSES, note_of, read
+from connectome_dagster.transfer.run import Run
 from connectome_dagster.transfer.sending import saying, send_all
 from connectome_dagster.transfer.target import Tally, Target
 
@@ -51,10 +44,6 @@ REASONS_SHOWN = 5
 # What a refusal that may be about one document of many has for a status.
 _ABOUT_DOCUMENTS = (400, 409, 422)
 
-# The parts of `settle_seconds` after which it is looked again for what is not found: soon, in case
-# it takes no time, and at the end for certain.
-PAUSES = (0.1, 0.3, 0.6)
-
 # How long a wait that the service asks for is put up with before it is looked what has become of
 # a request; as for requests that are sent again.
 MAX_WAIT_SECONDS = 60.0
@@ -62,173 +51,6 @@ MAX_WAIT_SECONDS = 60.0
 # How an answer may state how many documents were inserted, or their ids.
 _COUNTS = ("insertedCount", "inserted_count", "inserted", "nInserted", "n", "count")
 _IDS = ("insertedIds", "inserted_ids")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of a load.
-
-    Attributes:
-        load: the load id.
-        token: what each of its attempts begins with.
-        fresh: whether nothing of this load was there before.
-    """
-
-    load: str
-    token: str
-    fresh: bool
-
-
-@dataclass(frozen=True)
-class Form:
-    """How rows become documents.
-
-    Attributes:
-        load: the load id, None for documents as they are.
-        key: the columns that make a row what it is, None for all.
-        encoding: the forms of values.
-        own_ids: whether rows may have an `_id`.
-    """
-
-    load: str | None
-    key: tuple[str, ...] | None = None
-    encoding: Encoding = DEFAULT_ENCODING
-    own_ids: bool = True
-
-
-def run_of(target: Target, tally: Tally, load: str, where: Mapping[str, Any] | None = None) -> Run:
-    """Begin a run of a load: find out whether there was one before.
-
-    Args:
-        target: the collection.
-        tally: told what the look costs.
-        load: the load id.
-        where: what else the run will look at; its attempts are greater than all that are there.
-
-    Raises:
-        ConnectomeError: the service refused, or could not be reached.
-    """
-    marks = target.marks
-    mine = marks.of_load(load)
-    look = {"project": {marks.load: 1, marks.attempt: 1}, "sort": {marks.attempt: -1}, "limit": 1}
-    found = read(target, tally, mine if where is None else _either(where, mine), **look)
-    note = _note(found[0], marks.field) if found else {}
-    seen = note.get("attempt", "")
-    fresh = note.get("load") != load
-    if fresh and seen:  # another load has the greatest attempt, and this one may have others
-        fresh = not read(target, tally, mine, **look)
-    return Run(load, _token(target, seen if isinstance(seen, str) else ""), fresh)
-
-
-def new_run(target: Target) -> Run:
-    """Begin a load that there was never a run of, and never will be another."""
-    load = load_id(target.collection, f"{target.random_bits(128):032x}")
-    return Run(load, _token(target), fresh=True)
-
-
-def _token(target: Target, seen: str = "") -> str:
-    return attempt_token(int(target.now() * 1000), target.random_bits(20), seen)
-
-
-def _either(where: Mapping[str, Any], mine: dict[str, Any]) -> dict[str, Any]:
-    return {"$or": [dict(where), mine]} if where else {}
-
-
-def _note(document: Mapping[str, Any], field: str) -> Mapping[str, Any]:
-    note = document.get(field)
-    return note if isinstance(note, Mapping) else {}
-
-
-def read(
-    target: Target, tally: Tally, query: Mapping[str, Any], **options: Any
-) -> list[dict[str, Any]]:
-    """Read a bounded number of documents in one request; again where the answer breaks off."""
-    for left in reversed(range(target.max_attempts)):
-        found = target.find(query, strategy="stream", **options)
-        try:
-            documents = found.to_pylist()
-        except ReadInterrupted:
-            if not left:
-                raise
-            tally.add_retry()
-            continue
-        tally.add_read(found.report)
-        return documents
-    raise AssertionError("max_attempts is at least 1")
-
-
-def batches_for(
-    target: Target, frame: Frame, form: Form, keys: RowKeys | PlaceKeys | None
-) -> Iterator[RowBatch]:
-    """Give the rows of a frame as batches for a load.
-
-    Args:
-        target: bounds the batches.
-        frame: the rows.
-        form: how they become documents.
-        keys: gives each row its key, and remembers it; None for documents as they are.
-
-    Raises:
-        ConfigurationError: not a frame, no key column of that name, or an `_id` where none may be.
-        EncodeError: a value that JSON cannot say, or the field that is kept for notes.
-    """
-    beside = 0
-    if form.load is not None:
-        longest = attempt("0" * 16, 1)
-        as_ids = as_ids_of(target, form)
-        beside = target.marks.bytes_beside(form.load, longest, 24, as_ids=as_ids)
-    rows = _encoded(target, frame, form, keys)
-    return gather(rows, target.batch_rows, target.batch_bytes, beside)
-
-
-def _removal(target: Target, query: Mapping[str, Any]) -> Call:
-    return endpoints.batch_delete(target.collection, query)
-
-
-def as_ids_of(target: Target, form: Form) -> bool:
-    """Whether keys are `_id`s as well: where these are to be unique, and rows have none."""
-    return target.idempotency == "id" and form.key != ("_id",)
-
-
-def _encoded(
-    target: Target, frame: Frame, form: Form, keys: RowKeys | PlaceKeys | None
-) -> Iterator[tuple[list[bytes], list[bytes]]]:
-    row = 0
-    for batch in batches_of(frame):
-        if has_field(batch, target.marks.field):
-            raise _reserved(target.marks.field, row)
-        if has_field(batch, "_id"):
-            _check_own_ids(target, form)
-        lines = encoded(batch, row, form.encoding)
-        taken: list[bytes] = []
-        if isinstance(keys, PlaceKeys):
-            taken = keys.take(lines)
-        elif keys is not None:
-            taken = keys.take(contents(batch, lines, row, form.encoding, form.key))
-        row += count_of(batch)
-        yield [line[:-1] for line in lines], taken
-
-
-def _reserved(name: str, row: int) -> EncodeError:
-    return EncodeError(
-        f"row {row}: the field {name!r} is kept for this package's own notes, and readers hide it;"
-        " rename it, or set bookkeeping to another name",
-        column=name,
-        row=row,
-    )
-
-
-def _check_own_ids(target: Target, form: Form) -> None:
-    if not form.own_ids:
-        raise ConfigurationError(
-            "the rows to replace by have an _id, and while they are inserted the documents "
-            "that they replace are still there: drop the column '_id', and they get new ones"
-        )
-    if as_ids_of(target, form):
-        raise ConfigurationError(
-            "the rows have an _id, and idempotency='id' gives each row one of its own: drop the "
-            "column '_id', or name it as the key with key=['_id'], or set idempotency='field'"
-        )
 
 
 @dataclass(frozen=True)
@@ -486,7 +308,7 @@ class Load:
             shown = {name: value for name, value in document.items() if name not in hidden}
             same = same_content(shown, rows[place])
             if not same:
-                note = _note(document, self._marks.field)
+                note = note_of(document, self._marks.field)
                 edited[str(note.get("key"))] = str(note.get("attempt"))
             return same
 
@@ -515,23 +337,26 @@ class Load:
         """
         missing = {key: place for place, key in enumerate(batch.texts)}
         asked = set(missing)
+        twice: set[str] = set()
         while asked:
-            answered = set()
+            answered: set[str] = set()
             keys = sorted(asked)
             of_keys = (
                 {"_id": {"$in": keys}} if self._as_ids else self._marks.of_keys(self._load, keys)
             )
             project = self._marks.projection if is_row is None else None
             for document in read(self._target, self._tally, {**of_keys, **which}, project=project):
-                key = _note(document, self._marks.field).get("key")
+                key = note_of(document, self._marks.field).get("key")
                 if not isinstance(key, str) or key not in asked:
                     continue
-                answered.add(key)
+                (twice if key in answered else answered).add(key)
                 if key in missing and (is_row is None or is_row(document, missing[key])):
                     del missing[key]
             if not answered:
                 break
             asked -= answered
+        if twice and not self._compare:  # else they are looked at when all rows are there
+            leave_one(self._target, self._tally, self._load, sorted(twice))
         return batch.at(sorted(missing.values()))
 
     def _landed(self, rows: int, *, unchanged: bool = False) -> None:
@@ -586,6 +411,10 @@ class Load:
 def _name_of(load: str, tried: str, keys: Sequence[bytes]) -> str:
     """What names one sending of these rows and no other."""
     return f"{load}-{tried}-{blake2b(b''.join(keys), digest_size=12).hexdigest()}"
+
+
+def _removal(target: Target, query: Mapping[str, Any]) -> Call:
+    return endpoints.batch_delete(target.collection, query)
 
 
 def stated_count(body: bytes) -> int | None:

@@ -7,13 +7,10 @@ is decided in `copies`, as everywhere.
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,8 +19,7 @@ from connectome_dagster.api import endpoints
 from connectome_dagster.errors import OutcomeUnknown, ReadInterrupted
 from connectome_dagster.transfer.compare import Digests, together
 from connectome_dagster.transfer.copies import leave_one
-from connectome_dagster.transfer.identity import DigestSet, attempt, attempt_token
-from connectome_dagster.transfer.look import read
+from connectome_dagster.transfer.identity import DigestSet
 from connectome_dagster.transfer.report import WriteReport
 from connectome_dagster.transfer.search import Strategy
 from connectome_dagster.transfer.target import Tally, Target
@@ -65,7 +61,7 @@ def reconcile(target: Target, load: str, *, where: Mapping[str, Any] | None = No
             )
         keys = list(found.keys)
         for at in range(0, len(keys), KEYS_PER_LOOK):
-            _leave_one(target, tally, load, keys[at : at + KEYS_PER_LOOK])
+            leave_one(target, tally, load, keys[at : at + KEYS_PER_LOOK])
         target.sleep(target.settle_seconds if removed else 0.0)
         before, found = found, _look(target, tally, query)
         removed += max(0, before.surplus - found.surplus)
@@ -138,62 +134,3 @@ def _digests(keys: Sequence[str]) -> Digests:
     """64 bits of all 96 of each key: keys by place begin alike."""
     halves = np.frombuffer(bytes.fromhex("".join(keys)), dtype=np.uint32).reshape(-1, 3)
     return together([halves[:, at].astype(np.uint64) for at in range(3)])
-
-
-def _leave_one(target: Target, tally: Tally, load: str, keys: Sequence[str]) -> None:
-    """Leave one document of each key; where twins have nothing apart, put a new one in first."""
-    twins: Sequence[str] = ()
-    try:
-        leave_one(target, tally, load, keys)
-    except OutcomeUnknown as error:
-        if not error.keys:
-            raise
-        twins = [str(key) for key in error.keys]
-    except ReadInterrupted:  # they share one `_id`
-        twins = keys
-    if twins:
-        _renew(target, tally, load, twins)
-
-
-def _renew(target: Target, tally: Tally, load: str, keys: Sequence[str]) -> None:
-    """Insert each row once more, as the latest run's, and remove the copies before it.
-
-    Nothing is removed until the new document is found, so that there is no moment without the row.
-    """
-    marks = target.marks
-    rows: dict[str, dict[str, Any]] = {}
-    tried: dict[str, set[str]] = defaultdict(set)
-    for document in read(target, tally, marks.of_keys(load, keys)):
-        note = document[marks.field]
-        rows[note["key"]] = document
-        tried[note["key"]].add(note["attempt"])
-    latest = max(chain.from_iterable(tried.values()), default="")
-    token = attempt_token(int(target.now() * 1000), target.random_bits(20), latest)
-    for key, document in rows.items():
-        document[marks.field] = {"load": load, "key": key, "attempt": attempt(token, 1)}
-        if document.get("_id") != key:  # else it is the row's own, by idempotency="id"
-            document.pop("_id", None)
-    _insert(target, tally, load, list(rows.values()))
-    there = read(target, tally, marks.of_run(load, token), project=marks.projection)
-    found = {document[marks.field]["key"] for document in there}
-    losing: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for key in found & set(tried):
-        losing[tuple(sorted(tried[key]))].append(key)
-    for attempts, of_keys in losing.items():
-        query = marks.copies(load, of_keys, attempts)
-        tally.add(target.send(endpoints.batch_delete(target.collection, query)))
-
-
-def _insert(target: Target, tally: Tally, load: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Send rows once. What has become of them is seen by who looks for them next."""
-    call = endpoints.batch_write(target.collection, _ENCODER.encode(rows))
-    try:
-        tally.add(target.send(call))
-    except OutcomeUnknown:
-        tally.add_unanswered(call)
-        where = (load, target.collection)
-        _log.info("reconcile of load %s in collection %r: an unknown outcome is looked for", *where)
-
-
-# Numbers beyond floats stay the numbers that they are.
-_ENCODER = msgspec.json.Encoder(decimal_format="number")

@@ -21,19 +21,13 @@ from connectome_dagster.api import endpoints
 from connectome_dagster.errors import ConfigurationError, OutcomeUnknown
 from connectome_dagster.frames.encoding import DEFAULT_ENCODING, Encoding
 from connectome_dagster.transfer.copies import leave_one
+from connectome_dagster.transfer.form import Form, as_ids_of, batches_for
 from connectome_dagster.transfer.identity import KnownKeys, RowKeys, load_id, prefixes_of
-from connectome_dagster.transfer.load import (
-    PAUSES,
-    Form,
-    Load,
-    Run,
-    as_ids_of,
-    batches_for,
-    read,
-    run_of,
-)
+from connectome_dagster.transfer.load import Load
+from connectome_dagster.transfer.readback import PAUSES, read
 from connectome_dagster.transfer.report import WriteReport
 from connectome_dagster.transfer.rows import Frame
+from connectome_dagster.transfer.run import Run, run_of
 from connectome_dagster.transfer.sending import adding
 from connectome_dagster.transfer.target import Tally, Target
 

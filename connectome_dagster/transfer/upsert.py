@@ -31,11 +31,10 @@ from connectome_dagster.transfer.keys import DistinctKeys, KeyColumns, KeyedRow
 from connectome_dagster.transfer.load import (
     MAX_REJECTED,
     MAX_WAIT_SECONDS,
-    PAUSES,
     REASON_CHARACTERS,
     REASONS_SHOWN,
-    read,
 )
+from connectome_dagster.transfer.readback import PAUSES, read
 from connectome_dagster.transfer.report import Guarantee, WriteReport
 from connectome_dagster.transfer.rows import Frame, batches_of, count_of, is_in_memory
 from connectome_dagster.transfer.sending import send_all

@@ -17,20 +17,15 @@ from connectome_dagster.errors import (
 )
 from connectome_dagster.frames.encoding import DEFAULT_ENCODING, Encoding
 from connectome_dagster.transfer.contents import checked_key
+from connectome_dagster.transfer.form import Form, as_ids_of, batches_for
 from connectome_dagster.transfer.identity import PlaceKeys, RowKeys, load_id
-from connectome_dagster.transfer.load import (
-    Form,
-    Load,
-    as_ids_of,
-    batches_for,
-    new_run,
-    run_of,
-)
+from connectome_dagster.transfer.load import Load
 from connectome_dagster.transfer.report import WriteReport
 from connectome_dagster.transfer.rows import (
     Frame,
     encoded,
 )
+from connectome_dagster.transfer.run import new_run, run_of
 from connectome_dagster.transfer.target import Tally, Target
 
 
