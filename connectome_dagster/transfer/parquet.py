@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from connectome_dagster.errors import EncodeError
+from connectome_dagster.errors import ConfigurationError, EncodeError
 from connectome_dagster.frames.schema import Unmergeable, conform, merge_schemas
 
 # Batches are gathered into row groups of this size, in bytes of Arrow: readers of the file want few
@@ -40,18 +40,23 @@ class ParquetParts:
         options: for `pyarrow.parquet.ParquetWriter`. Unless they say what has a dictionary, the
             columns have one whose values repeat: others would only be written slower and larger.
         group_bytes: the size of a row group, in bytes of Arrow.
+
+    Raises:
+        ConfigurationError: options that `ParquetWriter` does not take.
     """
 
     def __init__(
         self, folder: Path, options: dict[str, Any], group_bytes: int = GROUP_BYTES
     ) -> None:
+        _check(options)
         self._folder = folder
         self._options = options
         self._group_bytes = group_bytes
         self._parts: list[_Part] = []
 
     def write(self, batches: Iterable[pa.RecordBatch]) -> ParquetParts:
-        """Write all batches; returns itself."""
+        """Write all batches, and none of those that were written before; returns itself."""
+        self._parts.clear()
         schema = pa.schema([])
         file: _File | None = None
         group = _Group(self._group_bytes)
@@ -117,6 +122,20 @@ class ParquetParts:
                 for at in range(file.num_row_groups):
                     rows = (batch.to_struct_array() for batch in file.iter_batches(row_groups=[at]))
                     yield [pa.RecordBatch.from_struct_array(_emptied(each, type_)) for each in rows]
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Refuse what no file is written with, while nothing has been read."""
+    options = {name: value for name, value in options.items() if name != "metadata_collector"}
+    try:
+        pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([]), **options).close()
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        reason = str(error)
+    else:
+        return
+    raise ConfigurationError(
+        f"pyarrow.parquet.ParquetWriter refuses these options: {reason}. Nothing was sent"
+    )
 
 
 class _Group:

@@ -32,7 +32,7 @@ from connectome_dagster.transfer.fetch import Source, Tally
 from connectome_dagster.transfer.fields import without
 from connectome_dagster.transfer.marks import BOOKKEEPING
 from connectome_dagster.transfer.one_schema import GrowingSchema, of_one_schema
-from connectome_dagster.transfer.parquet import ParquetParts
+from connectome_dagster.transfer.parquet import GROUP_BYTES, ParquetParts
 from connectome_dagster.transfer.piece import Piece, PlainPiece
 from connectome_dagster.transfer.report import ReadReport
 from connectome_dagster.transfer.strict import Strict, without_fields
@@ -204,27 +204,41 @@ class Documents:
         check_c_names(reader.schema)
         return reader.__arrow_c_stream__(requested_schema)
 
-    def to_parquet(self, path: str | os.PathLike[str], **options: Any) -> ReadReport:
+    def to_parquet(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        row_group_bytes: int = GROUP_BYTES,
+        **options: Any,
+    ) -> ReadReport:
         """Read into a Parquet file, batch by batch; always succeeds on legal documents.
 
         The file appears under its name when it is complete, and not before.
 
         Args:
             path: the file; one that is there is replaced.
-            options: for `pyarrow.parquet.ParquetWriter`, `compression="zstd"` for one.
+            row_group_bytes: how large the file's row groups are, in bytes of Arrow; in the file
+                they are smaller. Memory holds about three of them beside what each read takes.
+            options: for `pyarrow.parquet.ParquetWriter`, `compression="zstd"` for one. Unless
+                `use_dictionary` is among them, columns have a dictionary if their values repeat.
 
         Returns:
             The report of the read.
 
         Raises:
+            ConfigurationError: another `row_group_bytes` than a whole number from 1, or options
+                that `ParquetWriter` refuses; nothing was sent.
             What `to_arrow` raises.
         """
+        if type(row_group_bytes) is not int or row_group_bytes < 1:
+            raise ConfigurationError(
+                f"row_group_bytes is {row_group_bytes!r}: give a whole number from 1. "
+                "Nothing was sent"
+            )
         target = FilePath(path)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as parts:
-            merged = self._gather(
-                lambda batches: ParquetParts(FilePath(parts), options).write(batches),
-                lambda written, schema: written.merge(schema),
-            )
+            file = ParquetParts(FilePath(parts), options, row_group_bytes)
+            merged = self._gather(file.write, lambda written, schema: written.merge(schema))
             os.replace(merged, target)
         assert self.report is not None  # noqa: S101 - a read has just ended
         return self.report

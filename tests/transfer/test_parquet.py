@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connectome_dagster.errors import EncodeError
+from connectome_dagster.errors import ConfigurationError, EncodeError
 from connectome_dagster.frames.exact import decode_exactly
 from connectome_dagster.frames.schema import Unmergeable, conform, merge_schemas
 from connectome_dagster.transfer.parquet import ParquetParts
@@ -161,9 +161,30 @@ def with_dictionaries(path: Path) -> set[str]:
     return {column.path_in_schema for column in columns if column.has_dictionary_page}
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"no_such_option": 1}, {"compression": "nonsense"}, {"version": "9"}, {"page_size": 1}],
+    ids=str,
+)
+def test_options_that_parquet_does_not_know_are_refused_first(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigurationError, match="Nothing was sent") as caught:
+        ParquetParts(tmp_path, options)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+def test_the_metadata_of_the_file_alone_is_collected(tmp_path: Path) -> None:
+    collected: list[pq.FileMetaData] = []
+    written(tmp_path, [{"a": 1}], metadata_collector=collected)
+    assert [each.num_rows for each in collected] == [1]
+
+
 def test_a_failure_to_write_is_told(tmp_path: Path) -> None:
-    with pytest.raises((pa.ArrowException, ValueError), match="nonsense"):
-        written(tmp_path, [{"a": 1}], [{"a": 2}], compression="nonsense")
+    # LZO is in the format, and not in pyarrow
+    with pytest.raises(OSError, match="LZO"):
+        written(tmp_path, [{"a": 1}], [{"a": 2}], compression="lzo")
     assert not threads_that_write()
 
 

@@ -186,6 +186,44 @@ class TestEveryForm:
         assert column.compression == "ZSTD"
         assert [path.name for path in tmp_path.iterdir()] == ["movies.parquet"]
 
+    def test_row_groups_of_parquet_are_as_small_as_asked(
+        self, local: Local, tmp_path: Path
+    ) -> None:
+        docs = local.collection([{"n": n} for n in range(100)]).find(split=2)
+        docs.to_parquet(tmp_path / "small.parquet", row_group_bytes=1)
+        docs.to_parquet(tmp_path / "one.parquet")
+        small, one = (pq.ParquetFile(tmp_path / f"{name}.parquet") for name in ("small", "one"))
+        assert small.read().num_rows == one.read().num_rows == 100
+        assert small.num_row_groups >= 2
+        assert one.num_row_groups == 1
+
+    @pytest.mark.parametrize(
+        "options",
+        [{"row_group_bytes": 0}, {"row_group_bytes": 1.5}, {"no_such_option": 1}],
+        ids=str,
+    )
+    def test_what_no_file_is_written_with_is_refused_before_anything_is_sent(
+        self, options: dict[str, Any], tmp_path: Path
+    ) -> None:
+        with serving(answer()) as server:
+            with pytest.raises(ConfigurationError, match="Nothing was sent"):
+                documents_of(server).to_parquet(tmp_path / "x.parquet", **options)
+            assert server.requests == []
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_frame_of_pieces_is_that_of_the_whole(self) -> None:
+        rows = [
+            {
+                "o": {"n": None if n == 40 else BIG, "l": [n, "x"][: n % 2]},
+                "b": [True, None][: n % 3],
+            }
+            for n in range(50)
+        ]
+        with serving(in_pieces(rows)) as server:
+            frame = documents_of(server, piece_bytes=100).to_pandas()
+            pd.testing.assert_frame_equal(frame, documents_of(server).to_pandas())
+        assert [type(value["n"]) for value in frame["o"]] == [int] * 40 + [type(None)] + [int] * 9
+
     def test_plain_documents_are_as_they_were_sent(self, movies: Collection) -> None:
         assert movies.find(project=NO_ID).to_pylist() == MOVIES
 
@@ -701,8 +739,8 @@ class TestABoundedReader:
         before = decoding_threads()
         with serving(in_pieces(TRICKY, end=False)) as server:
             docs = documents_of(server, piece_bytes=500)
-            with pytest.raises(TypeError) as kept:
-                docs.to_parquet(tmp_path / "x.parquet", no_such_option=1)
+            with pytest.raises(OSError, match="LZO") as kept:  # which pyarrow cannot write
+                docs.to_parquet(tmp_path / "x.parquet", compression="lzo", row_group_bytes=1)
             assert decoding_threads() == before
             assert until(lambda: is_hung_up(server))
             assert kept.value is not None
