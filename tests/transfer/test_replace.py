@@ -16,7 +16,9 @@ from connectome_dagster.errors import (
     EncodeError,
     OutcomeUnknown,
     QueryError,
+    RowsRejected,
 )
+from connectome_dagster.transfer import replace as replacing
 from tests.api.scripted import Request, Step, answer, cut, reset, serving
 from tests.transfer.conftest import Local, Open
 from tests.transfer.faults import applied_then, by_verb, forward, once, verb_of, when
@@ -313,3 +315,146 @@ class TestReplace:
             with pytest.raises(EncodeError, match="_dagster"):
                 open_collection(server.base_url).replace([{"_dagster": 1}], where=MONDAY)
             assert server.requests == []
+
+
+class TestCopies:
+    """Rows that are there more than once, by faults or by others who write at the same time."""
+
+    SWITCHES = ({}, {"id_form": "objectid"}, {"id_form": "oid"}, {"id_form": "absent"})
+
+    @pytest.mark.parametrize("switches", SWITCHES, ids=str)
+    def test_a_batch_that_is_applied_twice_is_there_once(
+        self, local: Local, switches: dict[str, Any]
+    ) -> None:
+        local.server.switches(**switches)
+        local.server.faults.add("twice", verb="batchwrite", nth=2)
+        things = local.collection([*OLD, *OTHER])
+        things.replace(NEW, where=MONDAY)
+        assert canonical(local.documents(things)) == canonical([*NEW, *OTHER])
+
+    def test_a_batch_that_is_applied_late_is_gone_when_it_is_run_again(self, local: Local) -> None:
+        local.server.faults.add("later", verb="batchwrite", nth=2, seconds=0.3)
+        things = local.collection([*OLD, *OTHER], settle_seconds=0.0)
+        things.replace(NEW, where=MONDAY)
+        local.server.quiesce()
+        assert canonical(local.documents(things)) > canonical([*NEW, *OTHER])
+        things.replace(NEW, where=MONDAY)
+        assert canonical(local.documents(things)) == canonical([*NEW, *OTHER])
+
+    def test_of_two_at_a_time_one_wins(self, local: Local) -> None:
+        things = local.collection([*OLD, *OTHER])
+        frames = [[{"day": "mon", "n": 1000 * who + n} for n in range(30)] for who in (1, 2)]
+        both = [*frames[0], *frames[1]]
+        local.server.faults.add("delay", seconds=0.01, share=0.5, seed=3)
+        ended: list[int] = []
+
+        def run(who: int) -> None:
+            try:
+                local.again(things).replace(frames[who], where=MONDAY)
+            except ConnectomeError:
+                return
+            ended.append(who)
+
+        threads = [threading.Thread(target=run, args=(who,)) for who in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        local.server.faults.clear()
+        there = canonical(local.documents(things))
+        assert there <= canonical([*OLD, *both, *OTHER])
+        assert len(ended) < 2 or there in [canonical([*each, *OTHER]) for each in frames]
+        assert not ended or any(there >= canonical(frames[who]) for who in ended)
+        things.replace(frames[0], where=MONDAY)
+        assert canonical(local.documents(things)) == canonical([*frames[0], *OTHER])
+
+    def test_two_of_the_same_rows_at_a_time_leave_them_once(self, local: Local) -> None:
+        things = local.collection([*OLD, *OTHER])
+        failed: list[Exception] = []
+
+        def run() -> None:
+            try:
+                local.again(things).replace(NEW, where=MONDAY)
+            except ConnectomeError as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=run) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        there = canonical(local.documents(things))
+        assert there >= canonical([*NEW, *OTHER])
+        things.replace(NEW, where=MONDAY)
+        assert canonical(local.documents(things)) == canonical([*NEW, *OTHER])
+
+    def test_rows_of_a_newer_run_are_never_deleted(self, local: Local) -> None:
+        things = local.collection(OTHER, now=lambda: 1_000_000_000.0)
+        newer = local.again(things, now=lambda: 2_000_000_000.0)
+        base = local.server.base_url
+        overtaken = threading.Event()
+
+        def overtake(connection: socket.socket, request: Request, over: threading.Event) -> bool:
+            if not overtaken.is_set():
+                overtaken.set()
+                newer.replace(OLD, where=MONDAY)
+            return forward(base)(connection, request, over)
+
+        with serving(by_verb(forward(base), batchwrite=overtake)) as server:
+            older = local.again(
+                things, through=server.base_url, now=lambda: 1_000_000_000.0, concurrency=1
+            )
+            with pytest.raises(OutcomeUnknown, match="a newer run of the same replace"):
+                older.replace(NEW, where=MONDAY)
+        assert canonical(local.documents(things)) >= canonical([*OLD, *OTHER])
+        newer.replace(OLD, where=MONDAY)
+        assert canonical(local.documents(things)) == canonical([*OLD, *OTHER])
+
+    def test_always_notices_a_delete_that_removes_nothing(self, local: Local) -> None:
+        base = local.server.base_url
+        with serving(by_verb(forward(base), batchdelete=answer(body=b"{}"))) as server:
+            things = local.collection([*OLD, *OTHER], through=server.base_url, verify="always")
+            with pytest.raises(OutcomeUnknown, match="may drop the body of a DELETE"):
+                things.replace(NEW, where=MONDAY)
+        assert canonical(local.documents(things)) == canonical([*OLD, *NEW, *OTHER])
+
+    def test_more_than_is_held_at_a_time_goes_all_the_same(
+        self, local: Local, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(replacing, "MAX_HELD_KEYS", 3)
+        things = local.collection(OTHER)
+        things.replace([*NEW, *NEW], where=MONDAY)
+        things.replace(NEW[:2], where=MONDAY)
+        assert canonical(local.documents(things)) == canonical([*NEW[:2], *OTHER])
+
+
+class TestRefusedRows:
+    BAD = {"day": "mon", "n": {"$numberLong": "no"}}  # noqa: RUF012 - a constant
+
+    def test_nothing_is_deleted_where_a_row_is_refused(self, local: Local) -> None:
+        things = local.collection([*OLD, *OTHER])
+        with pytest.raises(RowsRejected, match="Nothing was deleted") as caught:
+            things.replace([*NEW, self.BAD], where=MONDAY)
+        assert [row for row, _ in caught.value.rows] == [25]
+        assert canonical(local.documents(things)) == canonical([*OLD, *NEW, *OTHER])
+        things.replace(NEW, where=MONDAY)
+        assert canonical(local.documents(things)) == canonical([*NEW, *OTHER])
+
+    def test_they_are_left_out_where_that_is_asked_for(self, local: Local) -> None:
+        things = local.collection([*OLD, *OTHER])
+        report = things.replace([*NEW, self.BAD], where=MONDAY, on_reject="skip")
+        assert [row for row, _ in report.rejected] == [25]
+        assert (report.rows, report.inserted) == (26, 25)
+        assert canonical(local.documents(things)) == canonical([*NEW, *OTHER])
+
+    def test_what_is_there_is_not_replaced_by_nothing(self, local: Local) -> None:
+        things = local.collection([*OLD, *OTHER])
+        with pytest.raises(RowsRejected):
+            things.replace([self.BAD], where=MONDAY, on_reject="skip")
+        assert canonical(local.documents(things)) == canonical([*OLD, *OTHER])
+
+    def test_documents_as_they_are_cannot_be_told_apart(self, local: Local) -> None:
+        things = local.collection(OLD, idempotency="none")
+        with pytest.raises(ConfigurationError, match=r"idempotency='field'\. Nothing was sent"):
+            things.replace(NEW, where=MONDAY)
+        assert local.server.log == []
