@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -19,6 +21,7 @@ from click.testing import CliRunner
 from connectome_dagster import __version__
 from connectome_dagster.cli import main
 from connectome_dagster.local.switches import described
+from connectome_dagster.testing import ConnectomeServer
 
 COMMAND = [sys.executable, "-W", "error", "-c", "from connectome_dagster.cli import main; main()"]
 SHARED = Path(__file__).parents[2] / "shared"
@@ -309,3 +312,110 @@ def test_help_imports_nothing_heavy() -> None:
 
     assert "click" in imported
     assert not imported & {"dagster", "pandas", "pyarrow", "starlette", "uvicorn", "bson", "numpy"}
+
+
+def asked(server: ConnectomeServer, *arguments: str, **credentials: str) -> Any:
+    """What a command that speaks to the server prints, and how it ends."""
+    environ = {
+        "CONNECTOME_BASE_URL": server.base_url,
+        "CONNECTOME_READ_CREDENTIAL": server.read_credential,
+        "CONNECTOME_WRITE_CREDENTIAL": server.write_credential,
+        **credentials,
+    }
+    done = CliRunner().invoke(main, list(arguments), env=environ)
+    for secret in (server.read_credential, server.write_credential):
+        assert secret not in done.output
+    return done
+
+
+def test_probe_tells_the_guarantee_and_the_settings(connectome_server: ConnectomeServer) -> None:
+    connectome_server.switches(response_path="data", client_id="any")
+    collection = connectome_server.collection()
+
+    done = asked(connectome_server, "probe", collection)
+
+    assert done.exit_code == 0, done.output
+    assert re.search(r"U1 +response_path = data ", done.output)
+    assert re.search(r"U14 +error_form = status ", done.output)
+    assert "verified" in done.output
+    assert "response_path='data'" in done.output
+    assert connectome_server.documents(collection) == []
+
+
+def test_probe_tells_the_same_as_json(connectome_server: ConnectomeServer) -> None:
+    done = asked(connectome_server, "probe", connectome_server.collection(), "--json")
+
+    report = json.loads(done.output)
+    assert (report["guarantee"], report["left"]) == ("enforced", 0)
+    assert report["settings"] == {"idempotency": "id"}
+    assert {f"U{number}" for number in range(1, 15)} <= {
+        finding["question"] for finding in report["findings"]
+    }
+
+
+def test_probe_refuses_a_collection_with_documents(connectome_server: ConnectomeServer) -> None:
+    collection = connectome_server.collection([{"title": "Movie ABC"}])
+
+    done = asked(connectome_server, "probe", collection)
+
+    assert done.exit_code == 2
+    assert "it holds documents" in done.output
+    assert len(connectome_server.documents(collection)) == 1
+
+
+def test_probe_ends_with_1_where_it_leaves_documents(connectome_server: ConnectomeServer) -> None:
+    connectome_server.switches(delete_body=False, delete_call=None)
+
+    done = asked(connectome_server, "probe", connectome_server.collection())
+
+    assert done.exit_code == 1
+    assert "connectome_probe" in done.output
+
+
+def test_reconcile_removes_what_is_there_twice(connectome_server: ConnectomeServer) -> None:
+    note = {"load": "ab" * 12, "key": "cd" * 12, "attempt": "1a3185c5000abcde01"}
+    collection = connectome_server.collection([{"n": 1, "_dagster": note} for _ in range(3)])
+
+    done = asked(connectome_server, "reconcile", collection, "--load-id", "ab" * 12)
+    again = asked(connectome_server, "reconcile", collection, "--load-id", "ab" * 12, "--json")
+
+    assert "3 documents, 2 of them surplus" in done.output
+    assert json.loads(again.output)["deleted"] == 0
+    assert len(connectome_server.documents(collection)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["reconcile", "movies"], "--load"),
+        (["reconcile", "movies", "--load", "a", "--load-id", "b"], "--load"),
+        (["reconcile", "movies", "--load", "a", "--where", "[1]"], "--where"),
+        (["reconcile", "movies", "--load", "a", "--where", "{"], "--where"),
+        (["probe", "no/such"], "not a collection id"),
+        (["probe", "movies", "--read-credential", "r"], "No such option"),
+    ],
+)
+def test_what_cannot_be_meant_ends_with_2(
+    connectome_server: ConnectomeServer, arguments: list[str], text: str
+) -> None:
+    done = asked(connectome_server, *arguments)
+
+    assert done.exit_code == 2
+    assert text in done.output
+
+
+@pytest.mark.parametrize("command", [["probe", "movies"], ["reconcile", "movies", "--load", "a"]])
+def test_without_a_credential_and_a_terminal_it_names_the_variable(
+    connectome_server: ConnectomeServer, command: list[str]
+) -> None:
+    done = asked(connectome_server, *command, CONNECTOME_WRITE_CREDENTIAL="")
+
+    assert done.exit_code == 2
+    assert "CONNECTOME_WRITE_CREDENTIAL" in done.output
+
+
+def test_a_refusal_of_the_service_ends_with_1(connectome_server: ConnectomeServer) -> None:
+    done = asked(connectome_server, "probe", "0" * 24)
+
+    assert done.exit_code == 1
+    assert "check the collection id" in done.output

@@ -21,10 +21,13 @@ from connectome_dagster.errors import ConfigurationError
 from connectome_dagster.frames.encoding import DEFAULT_ENCODING, Encoding
 from connectome_dagster.frames.fit import ExtraFields, Fit, OnConflict
 from connectome_dagster.frames.schema import check_names
+from connectome_dagster.transfer import identity, write
+from connectome_dagster.transfer import probe as probing
+from connectome_dagster.transfer import reconcile as reconciling
 from connectome_dagster.transfer import replace as replacing
 from connectome_dagster.transfer import upsert as upserting
-from connectome_dagster.transfer import write
 from connectome_dagster.transfer.fetch import Source
+from connectome_dagster.transfer.findings import ProbeReport
 from connectome_dagster.transfer.marks import BOOKKEEPING, Marks
 from connectome_dagster.transfer.read import Documents
 from connectome_dagster.transfer.report import WriteReport
@@ -450,6 +453,71 @@ class Collection:
             on_reject=on_reject,
             encoding=encoding,
         )
+
+    def reconcile(
+        self,
+        load: str | None = None,
+        *,
+        load_id: str | None = None,
+        where: Mapping[str, Any] | None = None,
+    ) -> WriteReport:
+        """Find rows of a load that are there more than once, and leave one document of each.
+
+        That happens where the service applied a request twice, or long after it was read back as
+        absent, or where two runs of a load wrote at the same time. Of several copies the latest
+        run's first one stays, so that everybody who removes copies removes the same. Running it
+        again, and beside a load that is going on, is harmless. Documents of other loads, and those
+        without a note, are not touched.
+
+        Args:
+            load: the load, in the words that it was written with.
+            load_id: in place of `load`, its id, as a report's `load` or an error tells it.
+            where: a MongoDB filter for the part of the load that is looked at; None for all.
+
+        Returns:
+            The report: `rows` are the documents that were there, `deleted` the surplus among them.
+
+        Raises:
+            ConfigurationError: neither `load` nor `load_id`, both, or a missing credential.
+            OutcomeUnknown: surplus documents are found again after they were deleted.
+            ConnectomeError: the service refused, or could not be reached.
+
+        Example:
+            >>> movies.reconcile(load="2026-11-23")  # doctest: +SKIP
+        """
+        if (load is None) == (load_id is None):
+            raise ConfigurationError(
+                f"reconcile in collection {self.id!r}: give load, in the words that it was written "
+                "with, or load_id, as a report tells it. Nothing was sent"
+            )
+        chosen = identity.load_id(self.id, load) if load is not None else str(load_id)
+        return reconciling.reconcile(self._target, chosen, where=where)
+
+    def probe(self, *, everything: bool = False) -> ProbeReport:
+        """Find out what this account's service really does, in a collection that is there for it.
+
+        Writes, reads, updates and deletes some thousand small documents and one body of up to 16
+        MiB, in about 150 requests, and removes what it wrote, also after an error. Everything that
+        the API's page leaves open (U1-U14) is answered by what was seen, with the settings to use.
+
+        Args:
+            everything: must be True for a collection that holds documents: all of them are
+                removed.
+
+        Returns:
+            The report: `findings`, `settings` for `Connectome`, and the `guarantee` of writing
+            that is within reach; `left` tells whether documents could not be removed.
+
+        Raises:
+            ConfigurationError: the collection holds documents, or a credential is missing.
+            OutcomeUnknown, ServiceUnavailable: the service did not answer; run it again.
+            ConnectomeError: the service refused, or could not be reached.
+
+        Example:
+            >>> scratch.probe().settings  # doctest: +SKIP
+            {'idempotency': 'id'}
+        """
+        return probing.probe(self._target, everything=everything)
 
     def update(
         self, search: Mapping[str, Any], data: Mapping[str, Any], *, upsert: bool = False

@@ -19,6 +19,7 @@ from connectome_dagster.errors import (
 from connectome_dagster.local.switches import Switches
 from connectome_dagster.testing import ConnectomeServer
 from connectome_dagster.transfer import questions
+from connectome_dagster.transfer.collection import Connectome
 from connectome_dagster.transfer.findings import ProbeReport
 from connectome_dagster.transfer.limits import Bounds
 from connectome_dagster.transfer.probe import probe
@@ -360,3 +361,18 @@ def test_the_array_is_found_by_what_it_holds(body: bytes, path: str | None, coun
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"a":1}', b"[1,2]", b"\xff", b"null"])
 def test_what_holds_no_documents_has_no_array(body: bytes) -> None:
     assert array_of(body) is None
+
+
+def test_a_collection_probes_itself(connectome_server: ConnectomeServer) -> None:
+    with Connectome(
+        base_url=connectome_server.base_url,
+        read_credential=connectome_server.read_credential,
+        write_credential=connectome_server.write_credential,
+    ) as connectome:
+        scratch = connectome.collection(connectome_server.collection())
+        report = scratch.probe()
+
+    assert report.guarantee == "enforced"
+    assert connectome_server.documents(scratch.id) == []
+    with Connectome(base_url=connectome_server.base_url, **report.settings):
+        pass  # what it says to set can be set

@@ -13,6 +13,7 @@ from connectome_dagster.api import endpoints
 from connectome_dagster.errors import ConfigurationError, OutcomeUnknown
 from connectome_dagster.testing import ConnectomeServer
 from connectome_dagster.transfer import reconcile as reconciling
+from connectome_dagster.transfer.collection import Connectome
 from connectome_dagster.transfer.identity import attempt, attempt_token, load_id
 from connectome_dagster.transfer.reconcile import reconcile
 from connectome_dagster.transfer.write import append
@@ -221,6 +222,28 @@ def test_it_needs_both_credentials_before_anything_is_sent(
         with pytest.raises(ConfigurationError, match="credential"):
             reconcile(to_target(collection, **missing), "ab" * 12)
     assert connectome_server.log == []
+
+
+def test_a_load_is_named_by_its_words_or_by_its_id(connectome_server: ConnectomeServer) -> None:
+    id_ = connectome_server.collection()
+    with Connectome(
+        base_url=connectome_server.base_url,
+        read_credential=connectome_server.read_credential,
+        write_credential=connectome_server.write_credential,
+        settle_seconds=0.0,
+    ) as connectome:
+        movies = connectome.collection(id_)
+        connectome_server.faults.add("twice", verb="batchwrite", every=1)
+        by_words = movies.append(ROWS, load="today")
+        by_chance = movies.append(ROWS)
+        assert movies.reconcile("today").deleted == 25
+        assert movies.reconcile(load_id=by_words.load).deleted == 0
+        assert movies.reconcile(load_id=by_chance.load).deleted == 25
+        for wrong in ({}, {"load": "today", "load_id": "7f"}):
+            with pytest.raises(ConfigurationError, match="load_id"):
+                movies.reconcile(**wrong)
+
+    assert len(connectome_server.documents(id_)) == 50
 
 
 def until(holds: Callable[[], bool]) -> None:
