@@ -81,7 +81,7 @@ def test_what_are_two_values_there_are_two_keys_here(
 
 @pytest.mark.parametrize(
     "nothing", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, Decimal("NaN"),
-                np.datetime64("NaT")],
+                np.datetime64("NaT", "ns")],
 )  # fmt: skip
 def test_a_document_without_a_value_for_its_key_is_refused(nothing: Any) -> None:
     with pytest.raises(EncodeError, match="row 1: the key column 'k' is null or NaN") as caught:

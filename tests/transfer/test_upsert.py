@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from connectome_dagster import Connectome
 from connectome_dagster.errors import (
     AuthenticationError,
     CollectionNotFound,
@@ -413,6 +414,24 @@ def test_running_it_again_after_it_failed_ends_well(local: Local) -> None:
     local.server.faults.clear()
     things.upsert(ROWS, on=["sku"])
     assert canonical(local.documents(things)) == canonical(ROWS)
+
+
+@pytest.mark.parametrize("told", ["seconds", "none"])
+def test_a_limit_of_requests_is_kept_to_by_all_who_send(local: Local, told: str) -> None:
+    things = local.collection()
+    server = local.server
+    server.switches(rate_limit=40, rate_seconds=0.5, retry_after=told)
+    with Connectome(
+        base_url=server.base_url,
+        read_credential=server.read_credential,
+        write_credential=server.write_credential,
+        concurrency=16,
+    ) as connectome:
+        report = connectome.collection(things.id).upsert(({"k": k} for k in range(100)), on=["k"])
+    refused = [entry for entry in server.log if entry.status == 429]
+    assert sorted(row["k"] for row in local.documents(things)) == list(range(100))
+    assert report.requests == 100 + len(refused)
+    assert len(refused) < 50  # in all of the waits, each of 16 could be refused some times
 
 
 # --- rows that the service refuses
