@@ -40,6 +40,7 @@ class Taken(NamedTuple):
         apart: fields that were decoded by themselves.
         conflicts: of those, what became text for having several kinds.
         duplicated: names in them that stood more than once in one object.
+        type: what the compiled reader took the rest of a document for.
     """
 
     batch: pa.RecordBatch
@@ -47,6 +48,7 @@ class Taken(NamedTuple):
     apart: frozenset[Path]
     conflicts: dict[Path, tuple[str, ...]]
     duplicated: dict[Path, int]
+    type: pa.StructType
 
 
 def decode_apart(
@@ -54,6 +56,7 @@ def decode_apart(
     strings: frozenset[Path] = frozenset(),
     apart: frozenset[Path] = frozenset(),
     as_text: frozenset[Path] = frozenset(),
+    known: pa.StructType | None = None,
 ) -> Taken:
     """Decode the inside of a JSON array of documents, most of it compiled.
 
@@ -62,6 +65,7 @@ def decode_apart(
         strings: as for `decode_compiled`.
         apart: fields known to need it.
         as_text: as for `decode_exactly`.
+        known: as for `decode_compiled`, of the rest of the documents.
 
     Raises:
         Uncertain: `decode_exactly` must decide about all of it.
@@ -70,17 +74,21 @@ def decode_apart(
     while len(apart) <= MAX_APART:
         lifted = _lift(piece, apart, as_text) if apart else _Lifted(piece, {}, {}, {})
         try:
-            batch, guessed = decode_compiled(lifted.rest, strings)
+            compiled = decode_compiled(lifted.rest, strings, known)
         except Uncertain as uncertain:
             more = _outermost([*apart, _liftable(uncertain.path)])
             if () in more or more == apart:
                 raise
             apart = more
             continue
+        batch = compiled.batch
         for path, column in lifted.columns.items():
             whole = _with_field(batch.to_struct_array(), path, column)
             batch = pa.RecordBatch.from_struct_array(whole)
-        return Taken(batch, guessed, apart, lifted.conflicts, lifted.duplicated)
+        return Taken(
+            *(batch, compiled.strings, apart, lifted.conflicts, lifted.duplicated),
+            type=compiled.type,
+        )
     raise Uncertain
 
 

@@ -6,14 +6,13 @@ in what it returns; where there is one, the piece is refused here and `exact` de
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.json
 
 from connectome_dagster.frames.exact import promote_instants
@@ -40,55 +39,48 @@ class Uncertain(Exception):  # asks for the exact decoder, never seen outside
 _CHANGED = re.compile(rf"Column\(/{_MEMBER}/\[\]/(.*)\) changed from ", re.DOTALL)
 
 
+class Compiled(NamedTuple):
+    """One piece, decoded.
+
+    Attributes:
+        batch: its documents.
+        strings: fields whose strings look like dates, besides those that were known.
+        type: what the reader took a document for, before its guesses were checked.
+    """
+
+    batch: pa.RecordBatch
+    strings: frozenset[Path]
+    type: pa.StructType
+
+
 def decode_compiled(
-    piece: bytes, strings: frozenset[Path] = frozenset()
-) -> tuple[pa.RecordBatch, frozenset[Path]]:
+    piece: bytes, strings: frozenset[Path] = frozenset(), known: pa.StructType | None = None
+) -> Compiled:
     """Decode the inside of a JSON array of documents, if it is certain to be right.
 
     Args:
         piece: `{"a": 1}, {"a": 2}`, known to be UTF-8: the reader does not look.
         strings: fields known to hold strings that look like dates.
-
-    Returns:
-        The batch, and more fields of that sort.
+        known: the type of pieces before this one. If this piece is like them, nothing is guessed
+            and no depth is to be feared.
 
     Raises:
         Uncertain: `exact` must decide.
     """
+    text = b"".join((_BEFORE, piece, _AFTER))  # one copy, not two
+    if known is not None:
+        try:
+            rows = _read(text, pa.schema([(_MEMBER, pa.list_(known))]), "error")
+            return Compiled(_certain_batch(rows, piece), frozenset(), known)
+        except Uncertain:  # something is new
+            pass
     if nests_deeper(piece, MAX_NESTING):
         raise Uncertain
-    text = b"".join((_BEFORE, piece, _AFTER))  # one copy, not two
-    explicit = _schema_of(strings)
-    rows = _read(text, explicit)
+    rows = _read(text, _schema_of(strings))
     guessed = frozenset(_dates(rows.type.value_type, ()))
     if guessed or not _is_whole(rows):
         rows = _read(text, pa.schema([(_MEMBER, _as_strings(rows.type))]))
-    documents = rows.values
-    if not _is_whole(rows) or documents.null_count:
-        raise Uncertain
-    # A document is no value, so it is never a form of Extended JSON.
-    certain = _certain_fields(documents, ())
-    for path in _negative_zeros(certain, ()):
-        if _INTEGER_ZERO.search(piece):
-            raise Uncertain(path)
-    return pa.RecordBatch.from_struct_array(certain), guessed
-
-
-# The integer -0 is 0, but among floats the reader makes -0.0 of it, which is another number.
-_INTEGER_ZERO = re.compile(rb"-0(?![0-9.eE])")
-
-
-def _negative_zeros(array: pa.Array, path: Path) -> Iterator[Path]:
-    """The fields that hold -0.0, where null stands perhaps."""
-    if pa.types.is_floating(array.type) and len(array):
-        bits = np.frombuffer(array.buffers()[1], dtype=np.int64)
-        if (bits[array.offset : array.offset + len(array)] == _NEGATIVE_ZERO).any():
-            yield path
-    elif pa.types.is_struct(array.type):
-        for at, field in enumerate(array.type):
-            yield from _negative_zeros(array.field(at), (*path, field.name))
-    elif pa.types.is_list(array.type):
-        yield from _negative_zeros(array.values, (*path, ITEM))
+    return Compiled(_certain_batch(rows, piece), guessed, rows.type.value_type)
 
 
 def _is_whole(rows: pa.ListArray) -> bool:
@@ -104,9 +96,13 @@ def _is_whole(rows: pa.ListArray) -> bool:
     return True
 
 
-def _read(text: bytes, explicit: pa.Schema | None) -> pa.ListArray:
+def _read(
+    text: bytes, explicit: pa.Schema | None, unexpected: Literal["infer", "error"] = "infer"
+) -> pa.ListArray:
     options = pa.json.ReadOptions(use_threads=False, block_size=len(text) + 1)
-    parse = pa.json.ParseOptions(explicit_schema=explicit, newlines_in_values=True)
+    parse = pa.json.ParseOptions(
+        explicit_schema=explicit, newlines_in_values=True, unexpected_field_behavior=unexpected
+    )
     try:
         table = pa.json.read_json(
             pa.BufferReader(text),
@@ -172,52 +168,75 @@ def _type_of(tree: dict[str, Any]) -> pa.DataType:
     return pa.struct([(name, _type_of(below)) for name, below in tree.items()])
 
 
-def _certain(array: pa.Array, path: Path) -> pa.Array:
-    """Check one column for the traces of a guess; give it as `exact` would."""
-    type_ = array.type
-    if array.null_count == len(array):
-        return pa.nulls(len(array))  # a hint gave it a type that nothing here shows
-    if pa.types.is_string(type_):
-        return promote_instants(array)
-    if pa.types.is_floating(type_):
-        _check_floats(array, path)
-    elif pa.types.is_struct(type_):
-        return _certain_struct(array, path)
-    elif pa.types.is_list(type_):
-        items = _certain(array.values, (*path, ITEM))
-        if items is not array.values:
-            mask = array.is_null() if array.null_count else None
-            return pa.ListArray.from_arrays(array.offsets, items, mask=mask)
-    return array
+def _certain_batch(rows: pa.ListArray, piece: bytes) -> pa.RecordBatch:
+    documents = rows.values
+    if not _is_whole(rows) or documents.null_count:
+        raise Uncertain
+    # A document is no value, so it is never a form of Extended JSON.
+    return pa.RecordBatch.from_struct_array(_Certain(piece).fields(documents, ()))
 
 
-def _check_floats(array: pa.Array, path: Path) -> None:
-    """Beyond 2**53 a float may stand for an integer that it does not hold; NaN is not JSON."""
-    bounds = pc.min_max(array)
-    least, most = bounds["min"].as_py(), bounds["max"].as_py()
-    if least is None:
-        return
-    if not (least > -EXACT_FLOAT and most < EXACT_FLOAT):
-        raise Uncertain(path)
-    # The bounds leave NaN out; of numbers that are finite, only NaN makes the sum one.
-    if math.isnan(pc.sum(array).as_py()):
-        raise Uncertain(path)
+# The integer -0 is 0, but among floats the reader makes -0.0 of it, which is another number.
+_INTEGER_ZERO = re.compile(rb"-0(?![0-9.eE])")
+_NEGATIVE_ZERO = np.float64(-0.0).view(np.int64)
 
 
-def _certain_struct(array: pa.StructArray, path: Path) -> pa.Array:
-    names = [field.name for field in array.type]
-    if any(name.startswith("$") for name in names):
-        form = read_form(array)
-        if form is None:
-            raise Uncertain(path)
-        return form
-    return _certain_fields(array, path)
+class _Certain:
+    """Checks columns of one piece for the traces of a guess; gives them as `exact` would."""
 
+    def __init__(self, piece: bytes) -> None:
+        self._piece = piece
 
-def _certain_fields(array: pa.StructArray, path: Path) -> pa.StructArray:
-    names = [field.name for field in array.type]
-    children = [_certain(array.field(at), (*path, name)) for at, name in enumerate(names)]
-    if [child.type for child in children] == [field.type for field in array.type]:
+    def column(self, array: pa.Array, path: Path) -> pa.Array:
+        type_ = array.type
+        if array.null_count == len(array):
+            return pa.nulls(len(array))  # a hint gave it a type that nothing here shows
+        if pa.types.is_string(type_):
+            return promote_instants(array)
+        if pa.types.is_floating(type_):
+            self._check_floats(array, path)
+        elif pa.types.is_struct(type_):
+            return self._struct(array, path)
+        elif pa.types.is_list(type_):
+            items = self.column(array.values, (*path, ITEM))
+            if items is not array.values:
+                mask = array.is_null() if array.null_count else None
+                return pa.ListArray.from_arrays(array.offsets, items, mask=mask)
         return array
-    mask = array.is_null() if array.null_count else None
-    return pa.StructArray.from_arrays(children, names=names, mask=mask)
+
+    def fields(self, array: pa.StructArray, path: Path) -> pa.StructArray:
+        names = [field.name for field in array.type]
+        children = [self.column(array.field(at), (*path, name)) for at, name in enumerate(names)]
+        if [child.type for child in children] == [field.type for field in array.type]:
+            return array
+        mask = array.is_null() if array.null_count else None
+        return pa.StructArray.from_arrays(children, names=names, mask=mask)
+
+    def _struct(self, array: pa.StructArray, path: Path) -> pa.Array:
+        names = [field.name for field in array.type]
+        if any(name.startswith("$") for name in names):
+            form = read_form(array)
+            if form is None:
+                raise Uncertain(path)
+            return form
+        return self.fields(array, path)
+
+    def _check_floats(self, array: pa.Array, path: Path) -> None:
+        """Beyond 2**53 a float may stand for an integer that it does not hold; NaN is not JSON."""
+        # What stands where a value is null is nobody's, and looked at only for being quicker so.
+        values = _floats(array)
+        if not _within_bounds(values) and not _within_bounds(_floats(array.drop_null())):
+            raise Uncertain(path)
+        zeros = (values.view(np.int64) == _NEGATIVE_ZERO).any()
+        if zeros and _INTEGER_ZERO.search(self._piece):
+            raise Uncertain(path)
+
+
+def _floats(array: pa.Array) -> npt.NDArray[np.float64]:
+    return np.frombuffer(array.buffers()[1], np.float64, len(array), 8 * array.offset)
+
+
+def _within_bounds(values: npt.NDArray[np.float64]) -> bool:
+    with np.errstate(invalid="ignore"):
+        least, most = values.min(), values.max()  # NaN if any of them is
+    return bool(least > -EXACT_FLOAT and most < EXACT_FLOAT)

@@ -321,13 +321,12 @@ def promote_instants(array: pa.Array) -> pa.Array:
 
 def _has_marks(array: pa.StringArray) -> bool:
     """Whether all strings have the length of an instant and its marks; the cast sees to digits."""
-    lengths = pc.min_max(pc.binary_length(array))
-    if not lengths["min"].as_py() == lengths["max"].as_py() == _INSTANT_LENGTH:
-        return False
     texts = array.drop_null() if array.null_count else array
-    data = np.frombuffer(texts.buffers()[2], dtype=np.uint8)
-    begin = np.frombuffer(texts.buffers()[1], dtype=np.int32)[texts.offset]
-    rows = data[begin : begin + len(texts) * _INSTANT_LENGTH].reshape(-1, _INSTANT_LENGTH)
+    ends = np.frombuffer(texts.buffers()[1], np.int32, len(texts) + 1, 4 * texts.offset)
+    if not (np.diff(ends) == _INSTANT_LENGTH).all():
+        return False
+    data = np.frombuffer(texts.buffers()[2], np.uint8, len(texts) * _INSTANT_LENGTH, int(ends[0]))
+    rows = data.reshape(-1, _INSTANT_LENGTH)
     return all((rows[:, at] == mark).all() for at, mark in _MARKS.items())
 
 

@@ -50,7 +50,7 @@ def present(array: pa.Array) -> list[bool]:
 def test_what_the_compiled_reader_vouches_for_is_what_the_exact_one_reads(texts: list[str]) -> None:
     piece = ",".join(texts).encode()
     try:
-        batch, _ = decode_compiled(piece)
+        batch, *_ = decode_compiled(piece)
     except Uncertain:
         return
     exact, conflicts = decode_exactly(piece)
@@ -74,7 +74,7 @@ def test_what_the_exact_reader_refuses_the_compiled_one_does_not_vouch_for(
             decode_compiled(piece)
         return
     try:
-        batch, _ = decode_compiled(piece)
+        batch, *_ = decode_compiled(piece)
     except Uncertain:
         return
     assert same_bits(batch, exact)
@@ -90,8 +90,8 @@ def test_hints_change_no_value_and_no_type_of_a_whole_read(
 ) -> None:
     piece = ",".join(texts).encode()
     try:
-        _, learned = decode_compiled(",".join(before).encode())
-        batch, _ = decode_compiled(piece, learned | more)
+        _, learned, _ = decode_compiled(",".join(before).encode())
+        batch, *_ = decode_compiled(piece, learned | more)
     except Uncertain:
         return
     exact, _ = decode_exactly(piece)
@@ -139,7 +139,7 @@ def test_columns_of_one_canonical_form_are_vouched_for(
     forms: tuple[bytes, bytes], type_: pa.DataType
 ) -> None:
     piece = b'{"a":%s,"o":[{"b":%s}]},{"a":null},{"a":%s}' % (forms[0], forms[1], forms[1])
-    batch, _ = decode_compiled(piece)
+    batch, *_ = decode_compiled(piece)
     assert batch.column("a").type.equals(type_)
     assert same_bits(batch, decode_exactly(piece)[0])
 
@@ -171,7 +171,7 @@ def test_forms_that_are_not_all_certain_are_left_to_the_exact_reader(
 
 
 def test_objectids_and_dates_that_javascript_prints_are_vouched_for() -> None:
-    batch, _ = decode_compiled(b'{"_id":%s,"t":%s},{"_id":%s,"t":null}' % (OID, DATE, OID))
+    batch, *_ = decode_compiled(b'{"_id":%s,"t":%s},{"_id":%s,"t":null}' % (OID, DATE, OID))
     assert batch.schema.types == [pa.string(), pa.timestamp("ms", "UTC")]
 
 
@@ -206,7 +206,7 @@ def test_a_text_that_needs_judging_is_left_to_the_exact_reader(piece: bytes) -> 
 
 
 def test_a_field_that_a_hint_calls_text_has_no_type_where_it_is_null() -> None:
-    batch, _ = decode_compiled(b'{"a":null,"b":1},{"b":2}', frozenset({("a",), ("c", "[]")}))
+    batch, *_ = decode_compiled(b'{"a":null,"b":1},{"b":2}', frozenset({("a",), ("c", "[]")}))
     assert batch.schema.field("a").type.equals(pa.null())
     assert batch.schema.field("c").type.equals(pa.null())
 
@@ -217,7 +217,7 @@ def test_a_field_that_a_hint_calls_text_has_no_type_where_it_is_null() -> None:
 )
 def test_a_list_that_begins_with_null_keeps_it(items: str) -> None:
     piece = f'{{"a":[{items}],"b":{{"c":[[{items}],null]}}}},{{"a":[]}}'.encode()
-    batch, _ = decode_compiled(piece)
+    batch, *_ = decode_compiled(piece)
     assert same_bits(batch, decode_exactly(piece)[0])
 
 
@@ -225,10 +225,10 @@ def test_a_list_that_begins_with_null_keeps_it(items: str) -> None:
 @pytest.mark.parametrize("shape", ['"%s"', '["%s",null]', '{"x":"%s"}', '[{"x":["%s"]}]'])
 def test_text_that_looks_like_a_date_stays_text(text: str, shape: str) -> None:
     piece = f'{{"a":{shape % text}}},{{"a":null}}'.encode()
-    batch, learned = decode_compiled(piece)
+    batch, learned, _ = decode_compiled(piece)
     assert same_bits(batch, decode_exactly(piece)[0])
     assert len(learned) == 1
-    again, more = decode_compiled(piece, learned)
+    again, more, _ = decode_compiled(piece, learned)
     assert same_bits(again, batch)
     assert not more
 

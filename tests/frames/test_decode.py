@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectome_dagster.errors import MalformedResponse
-from connectome_dagster.frames.decode import Decoded, Hints, decode
+from connectome_dagster.frames.decode import MAX_SURPRISES, Decoded, Hints, decode
 from connectome_dagster.frames.exact import NotDocuments
 from connectome_dagster.frames.schema import Unmergeable, conform, merge_schemas
 from connectome_dagster.frames.split import Splitter
 from tests.frames.cutting import BrokeOff, chunked, pieces_of
 from tests.frames.documents import collections
-from tests.frames.test_compiled import values_of
+from tests.frames.test_compiled import same_bits, values_of
 from tests.frames.test_schema import plain
 
 SUITE = Path(__file__).parents[3] / "shared" / "json-test-suite"
@@ -126,6 +126,68 @@ def test_what_is_decoded_does_not_depend_on_chunks_and_pieces(
         theirs = whole.column(whole.schema.get_field_index(name))
         if column.type.equals(theirs.type):
             assert plain(values_of(column)) == plain(values_of(theirs))
+
+
+@settings(max_examples=200, deadline=None)
+@given(collections(max_size=3), collections(max_size=3), collections(max_size=3))
+def test_what_pieces_before_taught_changes_no_value(
+    first: list[str], second: list[str], third: list[str]
+) -> None:
+    hints = Hints()
+    # What comes again is known by then.
+    for texts in (first, second, [*second, *first], third, first, [*third, *second]):
+        if not texts:
+            continue
+        piece = ",".join(texts).encode()
+        alone, taught = decode(piece, Hints()), decode(piece, hints)
+        hints = hints.after(taught)
+        assert_same(taught, alone)
+
+
+def test_what_is_known_is_the_type_of_all_documents_until_they_surprise_too_often() -> None:
+    hints = Hints()
+    known = []
+    for number in range(MAX_SURPRISES + 3):
+        for _ in range(3):
+            hints = hints.after(decode(b'{"a":1,"n%d":null}' % number, hints))
+        known.append(None if hints.known is None else hints.known.names)
+    grown = [["a", *(f"n{n}" for n in range(m + 1))] for m in range(MAX_SURPRISES + 1)]
+    assert known == [*grown, None, None]
+
+
+ALIKE_OR_NOT = [
+    *(b'{"a":1}', b'{"a":1.5}', b'{"a":9007199254740993}', b'{"a":-0}', b'{"a":null}', b"{}"),
+    *(b'{"a":"x"}', b'{"a":true}', b'{"b":1}', b'{"a\\u0000":1}', b'{"a":{"$numberLong":"5"}}'),
+    *(b'{"a":{"c":1}}', b'{"a":{"b":[]}}', b'{"a":[]}', b'{"a":[[1]]}', b'{"a":[null,{"b":1}]}'),
+    *(b'{"a":"2018-02-01"}', b'{"a":"2018-02-01T00:00:00.000Z"}'),
+    b'{"a":{"$oid":"0123456789abcdef01234567"}}',
+]
+
+
+@pytest.mark.parametrize("before", ALIKE_OR_NOT)
+@pytest.mark.parametrize("piece", ALIKE_OR_NOT)
+def test_what_is_not_like_the_pieces_before_is_read_as_it_is(before: bytes, piece: bytes) -> None:
+    hints = Hints().after(decode(before, Hints()))
+    assert_same(decode(piece, hints), decode(piece, Hints()))
+
+
+def assert_same(taught: Decoded, alone: Decoded) -> None:
+    merged = merge_schemas(taught.batch.schema, alone.batch.schema)
+    assert set(merged.names) == set(taught.batch.schema.names)
+    assert same_bits(conform(taught.batch, merged), conform(alone.batch, merged))
+    assert taught.conflicts == alone.conflicts
+    assert taught.duplicated == alone.duplicated
+
+
+@pytest.mark.parametrize("levels", [3000, 100_000])
+def test_nesting_that_was_not_seen_before_is_refused_and_does_not_crash(levels: int) -> None:
+    hints = Hints().after(decode(b'{"a":{"a":{"a":1}},"b":[[[1]]]}', Hints()))
+    assert hints.known is not None
+    for opening, closing in ((b'{"a":', b"}"), (b"[", b"]")):
+        name = b"a" if opening[:1] == b"{" else b"b"
+        piece = b'{"%b":%b1%b}' % (name, opening * levels, closing * levels)
+        with pytest.raises(NotDocuments):
+            decode(piece, hints)
 
 
 NUMBERS = ["0", "-0", "-0.0", "0.0", "-0e1", "7", "-7", "1.5", "-0.5", "1e-400", "-1e-400"]
