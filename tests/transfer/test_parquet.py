@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,25 @@ def test_row_groups_are_as_large_as_asked(tmp_path: Path, grows: bool) -> None:
     rows = [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)]
     assert sum(rows) == 4000
     assert rows == [500] * 8
+
+
+def test_no_more_is_held_than_is_gathered_and_written(tmp_path: Path) -> None:
+    seen: list[weakref.ref[pa.RecordBatch]] = []
+    most = 0
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        nonlocal most
+        for at in range(60):
+            batch = batch_of([{"a": at}] * 100)
+            seen.append(weakref.ref(batch))
+            yield batch
+            del batch
+            most = max(most, sum(each() is not None for each in seen))
+
+    in_a_group = 5
+    size = in_a_group * batch_of([{"a": 1}] * 100).nbytes
+    ParquetParts(tmp_path, {}, size).write(batches())
+    assert most <= 2 * in_a_group
 
 
 def test_columns_whose_values_repeat_have_a_dictionary(tmp_path: Path) -> None:
