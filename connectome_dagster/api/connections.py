@@ -108,8 +108,8 @@ class Connections:
         try:
             taken = self._taken(fresh=fresh)
         finally:
-            if taken is None and not self._closed:
-                self._places.put(None)
+            if taken is None:
+                self._places.put(None)  # also for whoever waits, to be told of the end
         return taken
 
     def _taken(self, *, fresh: bool) -> Connection:

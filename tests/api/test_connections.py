@@ -118,21 +118,24 @@ def test_closing_closes_those_that_idle_now_and_those_in_use_when_they_come_back
     assert pairs.ours[1].fileno() < 0
 
 
-def test_whoever_waits_for_a_place_is_told_of_the_end(pairs: Pairs) -> None:
+def test_all_who_wait_for_a_place_are_told_of_the_end(pairs: Pairs) -> None:
     pool = Connections(pairs, 1)
     used = pool.take(1, fresh=False)
-    ended = threading.Event()
+    told = threading.Semaphore(0)
 
     def wait() -> None:
         with pytest.raises(ClosedError):
-            pool.take(10, fresh=False)
-        ended.set()
+            pool.take(20, fresh=False)
+        told.release()
 
-    waiting = [threading.Thread(target=wait)]
-    waiting[0].start()
+    waiting = [threading.Thread(target=wait) for _ in range(3)]
+    for thread in waiting:
+        thread.start()
     pool.close()
-    waiting[0].join(10)
-    assert ended.is_set()
+    for _ in waiting:
+        assert told.acquire(timeout=10)
+    for thread in waiting:
+        thread.join(10)
     pool.give(used, keep=True)
 
 
