@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gc
 import gzip
 import http.client
 import json
@@ -244,3 +246,42 @@ def test_the_sweep_would_find_a_leak() -> None:
     for leak in SPELLINGS:
         with pytest.raises(AssertionError):
             assert_clean(look(ConnectomeError(f"at /read/{leak}/movies")))
+
+
+# http.client of Python 3.10 leaves a file of the proxy's answer to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+@pytest.mark.usefixtures("everyone_listens")
+@pytest.mark.parametrize("step", [answer(407, echo), hang_up], ids=["407", "none"])
+def test_neither_credential_nor_password_is_seen_when_a_proxy_makes_no_tunnel(
+    step: Step,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    login = base64.b64encode(b"user:h1dden-word").decode()
+    with serving(step) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.base_url.replace("://", "://user:h1dden-word@"))
+        monkeypatch.setenv("https_proxy", proxy.base_url.replace("://", "://user:h1dden-word@"))
+        monkeypatch.setenv("no_proxy", "")
+        error = fail("https://app.example", CALLS[1], send)
+        gc.collect()
+    assert proxy.requests[0].headers["proxy-authorization"] == f"Basic {login}"
+    seen = look(error) + records(caplog) + "".join(capfd.readouterr())
+    assert_clean(seen)
+    assert "h1dden" not in seen
+    assert login not in seen
+
+
+@pytest.mark.usefixtures("everyone_listens")
+def test_what_a_client_is_made_of_shows_no_login_of_a_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://user:h1dden-word@proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "")
+    client = Client("http://app.example")
+    seen = f"{client!r} {vars(client)!r} {vars(client._connections)!r} {client._way.connect!r}"
+    client.close()
+    assert "proxy.example" in seen
+    assert "h1dden" not in seen
+    assert base64.b64encode(b"user:h1dden-word").decode() not in seen
