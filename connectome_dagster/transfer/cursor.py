@@ -89,6 +89,21 @@ class Order:
     def without_id(self) -> Order:
         return Order(tuple(field for field in self.fields if field[0] != ID))
 
+    @property
+    def arrays(self) -> list[Filter]:
+        """Filters that together find every document with an array in a field, or on the way."""
+        paths = [name.split(".") for name, _ in self.fields if name != ID]
+        ends = {".".join(path[:end]): None for path in paths for end in range(1, len(path) + 1)}
+        return [{name: {"$type": "array"}} for name in ends]
+
+    def has_arrays(self, document: msgspec.Raw) -> bool:
+        """Whether a document has an array in a field, or on the way to it."""
+        return any(_items(document, name.split(".")) is not None for name, _ in self.fields)
+
+    def places_once(self, document: msgspec.Raw) -> bool:
+        """Whether a document stands at one place, with no array of several items to choose from."""
+        return all((_items(document, name.split(".")) or 0) < 2 for name, _ in self.fields)
+
     def key(self, document: msgspec.Raw) -> Key:
         """Where a document stands.
 
@@ -114,6 +129,18 @@ class Order:
                 return False
             return bool((now < then) if direction == 1 else (then < now))
         return False
+
+
+def _items(document: msgspec.Raw, path: list[str]) -> int | None:
+    """Items of the longest array on the way to a field and in it, None if there is none."""
+    opening = bytes(memoryview(document)[:1])
+    if opening == b"[":
+        items = msgspec.json.decode(document, type=list[msgspec.Raw])
+        return max(len(items), *((_items(item, path) or 0) for item in items), 0)
+    if opening != b"{" or not path:
+        return None
+    members = msgspec.json.decode(document, type=dict[str, msgspec.Raw])
+    return _items(members[path[0]], path[1:]) if path[0] in members else None
 
 
 def _at(document: msgspec.Raw, path: str) -> Any:

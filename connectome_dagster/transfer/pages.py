@@ -31,6 +31,7 @@ from connectome_dagster.transfer.cursor import (
     Order,
     Unprovable,
     Way,
+    any_of,
     both,
     exactly,
     from_here,
@@ -40,6 +41,7 @@ from connectome_dagster.transfer.cursor import (
     shows_id,
     ways,
 )
+from connectome_dagster.transfer.looks import FRUITLESS_BREAKS, Looks, documents_of
 from connectome_dagster.transfer.ranges import between, ranges
 from connectome_dagster.transfer.search import Paging
 
@@ -51,8 +53,13 @@ T = TypeVar("T")
 # again from its last document, and a service may have to hold it whole.
 PAGE_BYTES = 32 << 20
 
-# Breaks one after the other that bring no document: after so many the service is not well.
-FRUITLESS_BREAKS = 4
+# Documents of the first page, while nobody knows how large they are: of a megabyte each, they are a
+# gigabyte, and of a hundred bytes a request more is no cost.
+FIRST_PAGE_ROWS = 1000
+
+# Pages in a row that bring nothing although documents follow: one that was inserted in between
+# comes with the next, and what does not come by then is out of the filter's reach.
+LOOKS_AT_THE_END = 3
 
 
 @dataclass
@@ -103,13 +110,15 @@ class Walk(Generic[T]):
         self._search = paging.search
         self._take = take
         self._progress = progress
-        self._size = paging.page_rows
+        self._looks = Looks(paging.search, take.look)
+        self._size = min(paging.page_rows, FIRST_PAGE_ROWS)
         self._whole = paging.strategy != "pages"  # the next response may hold everything
-        self._seems_all = False  # the last one may have
+        self._short = False  # the last one had less than was asked for
         self._order = paging.order or Order.by({})
         self._anchor: Key | None = None
         self._last_piece = b""
-        self._seen = b""
+        self._is_there = False  # the anchor, when it was last asked for what follows it
+        self._end: bytes | None = None  # the text of the last key there is, when last looked
         self._bytes = 0
         self._gained = 0
         self._overlap = 0  # documents that a response began with and that were there before
@@ -153,9 +162,13 @@ class Walk(Generic[T]):
 
         Empty if none was, or if nothing orders them.
         """
+        if not self._last_piece:
+            return {}
         order = self.paging.order
         names = self._search.sort or {} if order is None else order.sort
-        return shown(_documents(self._last_piece)[-1], names) if self._last_piece else {}
+        found = shown(documents_of(self._last_piece)[-1], names)
+        # What is missing stands where null does; an `_id` that is not shown is none.
+        return {name: found.get(name) for name in names if name in found or name != ID}
 
     def _response(self) -> Generator[T, None, bool]:
         """Hand out one response; whether it showed that there is no more."""
@@ -163,15 +176,25 @@ class Walk(Generic[T]):
         if self._anchor is None:
             with closing(self._take.fetch(self._asking(rows))) as items:
                 yield from self._hand_out(items)
+            self._short = rows is None or self._gained < rows
             return not self._gained
-        opened = self._continued(self._anchor, rows)
-        if opened is None:
-            return True
-        with closing(opened):
-            yield from self._hand_out(opened)
-        if not self._gained and self._overlap and self._overlap >= self._largest:
-            raise Unprovable(_tied(self._order))
-        return not self._gained
+        for _ in range(LOOKS_AT_THE_END):
+            opened = self._continued(self._anchor, rows)
+            if opened is None:
+                return True
+            with closing(opened):
+                yield from self._hand_out(opened)
+            if self._gained:
+                self._short = rows is None or self._gained < rows
+                return False
+            if self._overlap and self._overlap >= self._largest:
+                raise Unprovable(_tied(self._order))
+            # A filter may find less than there is: in an order that arrays take part in, for one.
+            last = self._last(self._order)
+            if last is None or not self._is_there or last.text == self._anchor.text:
+                return True
+        name = next(iter(self._order.sort))
+        raise Unprovable(f"documents follow that no filter on {name!r} finds")
 
     def _rows_wanted(self) -> int | None:
         limit = self._search.limit
@@ -187,10 +210,10 @@ class Walk(Generic[T]):
             left = None if limit is None else limit - self._progress.rows
             decoded = self._take.part(found, 0, left)
             rows = self._take.count(decoded)
+            self._bytes += len(piece)
             if not rows:
                 continue
             self._last_piece = piece
-            self._bytes += len(piece)
             if not self._gained:
                 self._progress.pages += 1
             self._gained += rows
@@ -206,11 +229,14 @@ class Walk(Generic[T]):
         why_not = self._go_on()
         if why_not:
             return self._unproved(why_not, None)
+        self._fit_size()
+        self._whole = False
+        return False
+
+    def _fit_size(self) -> None:
         seen = self._gained + self._overlap
         fitting = PAGE_BYTES * seen // max(1, self._bytes)
         self._size = min(self.paging.page_rows, max(1, fitting))
-        self._seems_all, self._whole = self._whole, False
-        return False
 
     def _after_break(self, broke: ReadInterrupted, fruitless: int) -> bool:
         if self.paging.strategy == "stream" or fruitless > FRUITLESS_BREAKS:
@@ -220,9 +246,11 @@ class Walk(Generic[T]):
         why_not = self._go_on() if self._gained else self._no_order()
         if why_not:
             return self._unproved(why_not, broke)
-        if not self._gained:
+        if self._gained:
+            self._fit_size()
+        else:
             self._size = max(1, self._size // 2)
-        self._whole = False
+        self._whole = self._short = False
         self._progress.resumed += 1
         _log.info(
             "readwithquery of collection %r: broke off; goes on after %d documents",
@@ -261,7 +289,7 @@ class Walk(Generic[T]):
         return ""
 
     def _key_of_last(self) -> Key:
-        last = _documents(self._last_piece)[-1]
+        last = documents_of(self._last_piece)[-1]
         shorter = self._order.without_id()
         if ID in self._order.sort and shorter.fields and not shows_id(last):
             # The order stays the same, but no document can be told from another that ties with it.
@@ -286,11 +314,13 @@ class Walk(Generic[T]):
             raise ReadInterrupted(f"{broke}. It cannot go on, since {advice}")
         if strategy == "stream":
             return True
-        follows = self._follows() if self.paging.order is not None else None
+        follows = self._follows()
         if follows is False:
             self._progress.proved = True
             return True
-        if follows or strategy == "pages" or self._progress.resumed:
+        # After a second page it is known that a response may be less than everything.
+        in_pages = strategy == "pages" or self._progress.resumed or self._progress.pages > 1
+        if follows or in_pages:
             raise ReadInterrupted(
                 f"readwithquery of collection {self._search.collection!r}: it cannot go on after "
                 f"{self._progress.rows} documents, since {advice}"
@@ -324,13 +354,16 @@ class Walk(Generic[T]):
     def _ranges(self, parts: int) -> list[Filter]:
         name = self._order.fields[0][0]
         order = Order(((name, 1),))
-        last = self._last(self._order)
-        if last is None:
-            return [{}]
-        if name != ID and self._first_of({name: {"$type": "array"}}, self._order) is not None:
+        if order.arrays and self._looks.first(any_of(order.arrays), self._order):
             raise Unprovable(f"{name!r} holds an array in one of the documents")
-        hows = self._way_to(last)
-        if hows is None:
+        for _ in range(LOOKS_AT_THE_END):
+            last = self._last(self._order)
+            if last is None:
+                return [{}]
+            hows = self._way_to(last)
+            if hows is not None:  # else it may be gone
+                break
+        else:
             raise Unprovable(f"no filter finds the values of {name!r} that the documents show")
         said = hows[1][0]
         first = self._first_of({name: {"$type": said.bracket}}, self._order)
@@ -358,7 +391,7 @@ class Walk(Generic[T]):
         Returns:
             What follows, without the anchor; None if it is known that nothing does.
         """
-        if self._is_all(anchor):
+        if self._may_be_last(anchor):
             return None
         if self._largest <= 1:
             return self._one_by_one(anchor, rows)
@@ -369,14 +402,17 @@ class Walk(Generic[T]):
                 return opened
         if self._is_last(anchor):
             return None
+        self._is_there = False
         at, way = self._way_around(anchor)
         return self._take.fetch(self._asking(rows, from_here(at, way)))
 
-    def _is_all(self, anchor: Key) -> bool:
-        """Whether a response without a limit brought everything: an answer that takes no filter."""
-        seems_all, self._seems_all = self._seems_all, False
+    def _may_be_last(self, anchor: Key) -> bool:
+        """Whether the anchor is the last document, where that is likely; else False."""
+        short, self._short = self._short, False
+        if anchor.text != self._end and not (short and self._end is None):
+            return False
         try:
-            return seems_all and ID in self._order.sort and self._is_last(anchor)
+            return self._is_last(anchor)
         except Unprovable:
             return False  # of the last document, which may hold an array; the anchor is sound
 
@@ -384,9 +420,9 @@ class Walk(Generic[T]):
         self, anchor: Key, rows: int | None
     ) -> Generator[tuple[bytes, T], None, None] | None:
         """Go on where no response had two documents: an anchor alone may be a cap of one."""
-        if self._is_last(anchor):
-            return None
-        at, way = self._way_to(anchor) or self._way_around(anchor)
+        found = self._way_to(anchor)
+        self._is_there = found is not None
+        at, way = found or self._way_around(anchor)
         if ID not in at.sort:
             raise Unprovable("no response holds two documents, so that ties would not show")
         behind = both(from_here(at, way), {"$nor": [exactly(at, way)]})
@@ -394,14 +430,13 @@ class Walk(Generic[T]):
 
     def _is_last(self, key: Key) -> bool:
         """Whether the opposite order begins with this key: no filter is needed to know that."""
-        last = self._last(self._order)
+        last = self._looks.last(self._order)
         if last is None:
             return True
-        return ID in self._order.sort and last.text == key.text and self._is_same()
-
-    def _is_same(self) -> bool:
-        """Whether the document that `_first_of` saw is the last one, and none shares its `_id`."""
-        return self._seen == bytes(_documents(self._last_piece)[-1])
+        found = self._order.key(last.document)
+        self._end = found.text
+        same = last.is_surely(documents_of(self._last_piece)[-1])
+        return ID in self._order.sort and found.text == key.text and same
 
     def _ways(self, key: Key) -> list[tuple[Order, Way]]:
         """The ways to say a key, what proved right before first."""
@@ -424,11 +459,12 @@ class Walk(Generic[T]):
             return None
         if first is None:
             return None
-        documents = _documents(first[0])
+        documents = documents_of(first[0])
         self._overlap = known = self._known(order, anchor, documents)
         if not known:
             items.close()
             return None
+        self._is_there = True
         return self._behind(anchor, known, known == len(documents), first, items)
 
     def _behind(
@@ -443,7 +479,7 @@ class Walk(Generic[T]):
             yield first[0], self._take.part(first[1], known, None)
             for piece, decoded in items:
                 if alone:
-                    self._check_unique(_documents(piece)[:1], anchor)
+                    self._check_unique(documents_of(piece)[:1], anchor)
                     alone = False
                 yield piece, decoded
 
@@ -504,31 +540,21 @@ class Walk(Generic[T]):
 
     def _last(self, order: Order) -> Key | None:
         """The key of the last document of an order."""
-        return self._first_of({}, order.reversed, rows=2)
+        last = self._looks.last(order)
+        return None if last is None else self._order.key(last.document)
 
-    def _first_of(self, more: Filter, order: Order, *, rows: int = 1) -> Key | None:
-        query = both(dict(self._search.query), more)
-        asked = replace(self._search, query=query, sort=order.sort, limit=rows)
-        with closing(self._take.look(asked.call())) as pieces:
-            first = next(pieces, None)
-        if first is None:
-            return None
-        documents = _documents(first)
-        keys = [self._order.key(document) for document in documents[:rows]]
-        shared = len(keys) > 1 and keys[0].text == keys[1].text
-        self._seen = b"" if shared else bytes(documents[0])
-        return keys[0]
+    def _first_of(self, more: Filter, order: Order) -> Key | None:
+        documents = self._looks.first(more, order)
+        return self._order.key(documents[0]) if documents else None
 
     def _follows(self) -> bool | None:
         """Whether a document follows the last one, told by the opposite order; None: unknown."""
-        if not self._last_piece or ID not in self._order.sort:
+        if self.paging.order is None or not self._last_piece or ID not in self._order.sort:
             return None
         try:
-            here = self._order.key(_documents(self._last_piece)[-1])
-            last = self._last(self._order)
-        except (Unprovable, QueryError):
+            return self._looks.follows(self._order, documents_of(self._last_piece)[-1])
+        except QueryError:
             return None
-        return None if last is None else last.text != here.text or not self._is_same()
 
 
 def _tied(order: Order) -> str:
@@ -542,7 +568,3 @@ def _is_too_much(refused: ServiceError) -> bool:
         return True
     # MongoDB's error 292 says that a sort exceeded its memory limit.
     return "memory" in refused.body.lower() or bool(re.search(r"\b292\b", refused.body))
-
-
-def _documents(piece: bytes) -> list[msgspec.Raw]:
-    return msgspec.json.decode(b"[" + piece + b"]", type=list[msgspec.Raw])

@@ -21,7 +21,7 @@ from connectome_dagster.transfer.ranges import between, outside
 from connectome_dagster.transfer.readers import side_by_side
 from connectome_dagster.transfer.search import Paging
 from tests.transfer.conftest import Local
-from tests.transfer.test_complete import IDS, cursors
+from tests.transfer.test_complete import IDS, cursors, held
 
 Document = dict[str, Any]
 
@@ -77,7 +77,7 @@ class TestSplit:
         server.switches(page_cap=cap)
         for split in (2, 3):
             docs = local.again(things, concurrency=3).find(split=split)
-            assert in_any_order(docs.to_pylist()) == in_any_order(server.documents(things.id))
+            assert in_any_order(docs.to_pylist()) == in_any_order(held(server, things.id))
             assert docs.report is not None
             assert docs.report.proved
 
@@ -190,7 +190,7 @@ def test_every_split_reads_what_the_server_holds(
         things.append(documents)
     server.switches(page_cap=cap)
     docs = local.again(things, concurrency=4).find(split=split, cursor="k")
-    assert in_any_order(docs.to_pylist()) == in_any_order(server.documents(things.id))
+    assert in_any_order(docs.to_pylist()) == in_any_order(held(server, things.id))
     assert docs.report is not None
     assert docs.report.proved
 
