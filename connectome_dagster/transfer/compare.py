@@ -73,7 +73,7 @@ def _of_value(value: Any) -> int:
         return int(_mixed(np.array([value], dtype=np.int64).view(np.uint64))[0])
     if type(value) is str:
         return int(_of_texts([value])[0])
-    digest = blake2b(_text_of(value), digest_size=8).digest()
+    digest = blake2b(text_of(value), digest_size=8).digest()
     return int.from_bytes(digest, "little") ^ int(_OTHER)
 
 
@@ -111,7 +111,7 @@ def content_digests(documents: Sequence[Mapping[str, Any]], names: Collection[st
             if value is not None and name in names:
                 kind = type(value)
                 said[name] = value if kind is str or kind is int else canonical(value)
-        digests[at] = hash(_text_of(said))
+        digests[at] = hash(text_of(said))
     found: Digests = digests.view(np.uint64)
     found[found == 0] = 1
     return found
@@ -119,7 +119,7 @@ def content_digests(documents: Sequence[Mapping[str, Any]], names: Collection[st
 
 def same_value(one: Any, other: Any) -> bool:
     """Whether two values are the same."""
-    return _text_of(canonical(one)) == _text_of(canonical(other))
+    return text_of(canonical(one)) == text_of(canonical(other))
 
 
 def changed_fields(row: Mapping[str, Any], document: Mapping[str, Any]) -> Document:
@@ -173,7 +173,8 @@ def _instant(inner: Any) -> str:
 _EXTENDED = frozenset({"$oid", "$date", "$numberLong", "$numberInt", "$numberDouble"})
 
 
-def _text_of(value: Any) -> bytes:
+def text_of(value: Any) -> bytes:
+    """A value as JSON, the same for equal values once they are canonical."""
     try:
         return _encode(value)
     except (OverflowError, UnicodeEncodeError, ValueError):  # integers beyond 64 bits for one
