@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import doctest
+
 import dagster as dg
 import pyarrow as pa
 import pytest
 
+from connectome_dagster import metadata
 from connectome_dagster.metadata import (
     PREVIEW_ROWS,
     arrow_schema,
@@ -158,3 +161,8 @@ def test_a_secret_in_the_data_is_blanked_before_the_value_is_cut() -> None:
 def test_a_value_that_python_has_no_form_for_does_not_fail_a_write_that_succeeded() -> None:
     far = pa.array([10**15], pa.timestamp("s"))
     assert preview(pa.table({"at": far})).splitlines()[2] == "| … |"
+
+
+def test_the_examples_in_the_docstrings_are_true() -> None:
+    result = doctest.testmod(metadata)
+    assert (result.attempted > 0, result.failed) == (True, 0)

@@ -29,8 +29,9 @@ def widened(
         computes, or asks for a part of a needed field alone.
 
     Example:
-        >>> widened({"_id": 0, "a": 1}, ["_id", "b"])
-        ({'a': 1, 'b': 1}, frozenset({('_id',), ('b',)}))
+        >>> wider, hidden = widened({"_id": 0, "a": 1}, ["_id", "b"])
+        >>> wider, sorted(hidden)
+        ({'a': 1, 'b': 1}, [('_id',), ('b',)])
     """
     if not project:
         return {}, frozenset()

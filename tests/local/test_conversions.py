@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
@@ -11,6 +12,7 @@ from bson import Decimal128, Int64, MaxKey, ObjectId, Timestamp
 from bson.datetime_ms import DatetimeMS
 from hypothesis import given
 
+from connectome_dagster.local import conversions
 from connectome_dagster.local.conversions import TARGETS, Unconvertible, convert
 from connectome_dagster.local.expressions import compile_expression
 from connectome_dagster.local.refusal import QueryError
@@ -146,3 +148,8 @@ def test_a_value_is_converted_to_the_type_or_refused(value: Any) -> None:
         if value is not None:
             with suppress(Unconvertible):
                 assert type_name(convert(value, to)) == to
+
+
+def test_the_example_in_the_docstring_is_true() -> None:
+    result = doctest.testmod(conversions)
+    assert (result.attempted, result.failed) == (1, 0)
