@@ -25,6 +25,7 @@ from connectome_dagster.transfer import identity, write
 from connectome_dagster.transfer import probe as probing
 from connectome_dagster.transfer import reconcile as reconciling
 from connectome_dagster.transfer import replace as replacing
+from connectome_dagster.transfer import sync as syncing
 from connectome_dagster.transfer import upsert as upserting
 from connectome_dagster.transfer.fetch import Source
 from connectome_dagster.transfer.findings import ProbeReport
@@ -450,6 +451,79 @@ class Collection:
             where,
             load=load,
             empty=empty,
+            on_reject=on_reject,
+            encoding=encoding,
+        )
+
+    def sync(
+        self,
+        frame: Frame,
+        on: Sequence[str],
+        *,
+        where: Mapping[str, Any] | None = None,
+        delete_missing: bool = False,
+        everything: bool = False,
+        load: str | None = None,
+        on_reject: OnReject = "fail",
+        encoding: Encoding = DEFAULT_ENCODING,
+    ) -> WriteReport:
+        """Send what differs between a frame and the collection, and nothing else.
+
+        Reads what is there, once; then inserts the rows that have no document, and updates the
+        changed fields of documents that say something else, one request each. Its cost follows
+        the change, not the data. A document that was edited by hand counts as changed. Null and
+        missing are the same, and so are 1 and 1.0, and fields in another order; fields that are
+        no column are left alone. Rows are inserted with a note, as by `append`.
+
+        Args:
+            frame: as for `append`. A stream is kept in a temporary file while it is compared, in
+                about as many bytes as its rows are as JSON. 16 bytes of memory for each row.
+            on: names of the columns that together name one document. A single column of integers
+                or text bounds what is read.
+            where: a MongoDB filter for the part of the collection that the frame is: only that is
+                read, and deleted. Give rows within it.
+            delete_missing: delete the documents whose key is in no row.
+            everything: must be True to delete without `where`.
+            load: the load of the rows that are inserted, as for `append`, for `reconcile`; None
+                takes `on`: all syncs by the same columns are one load.
+            on_reject: as for `append`; refused updates as well.
+            encoding: as for `append`.
+
+        Returns:
+            The report: `inserted`, `updated`, `unchanged`, `deleted` and `rejected`.
+
+        Raises:
+            DuplicateKeys: two rows have one key, or two documents that of one row; nothing was
+                sent.
+            EncodeError: a key that is null or NaN; nothing was sent. Or a value that JSON cannot
+                say.
+            ConfigurationError: a column is missing or has a name that an update takes for a path,
+                a row's document lies outside `where`, a credential is missing, or a delete would
+                find the whole collection; nothing was sent. Or an update removes the fields that
+                it does not name (U6), which is found out with the first one.
+            OutcomeUnknown: the fate of rows could not be found out, or it cannot be proved that
+                everything was read. Run it again.
+            RowsRejected: the service refuses rows; all others are as they should be.
+            ConnectomeError: the service refused, or could not be reached.
+
+        Example:
+            >>> movies.sync(frame, on=["sku"])  # doctest: +SKIP
+        """
+        _check_on_reject(on_reject)
+        if delete_missing:
+            self._check_everything("sync", "where", {} if where is None else where, everything)
+        elif everything:
+            raise ConfigurationError(
+                f"sync in collection {self.id!r}: everything=True says nothing without "
+                "delete_missing=True. Nothing was sent"
+            )
+        return syncing.sync(
+            self._target,
+            frame,
+            on,
+            where=where,
+            delete_missing=delete_missing,
+            load=load,
             on_reject=on_reject,
             encoding=encoding,
         )
