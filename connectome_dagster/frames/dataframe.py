@@ -112,27 +112,34 @@ class FrameParts:
         """
         batches = [conform(batch, schema) for batch in self._batches]
         table = pa.Table.from_batches(batches, schema)
-        frame: pd.DataFrame
-        if self._backend == "pyarrow":
-            frame = table.to_pandas(types_mapper=pd.ArrowDtype)
-            return frame
-        apart = {}
+        apart: dict[str, Any] = {}
         for at, field in enumerate(schema):
+            column = table.column(at)
             if is_nested(field.type):
-                nested = self._nested.get(field.name, _Nested())
-                objects = nested.objects([batch.column(at) for batch in batches])
-                apart[field.name] = pd.Series(objects, dtype=object, copy=False)
-            elif self._wants_nullable(table.column(at)):
-                apart[field.name] = table.column(at).to_pandas(types_mapper=_NULLABLE.get)
+                apart[field.name] = self._nested_column(field.name, column)
+            elif self._wants_nullable(column):
+                apart[field.name] = column.to_pandas(types_mapper=_NULLABLE.get)
         at_once = [at for at, name in enumerate(schema.names) if name not in apart]
-        frame = table.select(at_once).to_pandas()
+        mapper = pd.ArrowDtype if self._backend == "pyarrow" else None
+        frame: pd.DataFrame = table.select(at_once).to_pandas(types_mapper=mapper)
         if apart:
             frame = pd.concat([frame, pd.DataFrame(apart, copy=False)], axis=1)[schema.names]
         return frame
 
+    def _nested_column(self, name: str, column: pa.ChunkedArray) -> pd.Series[Any]:
+        series: pd.Series[Any]
+        if self._backend == "pyarrow":
+            # Not by way of its type: pandas 2 would cast it to the type that it has, and of lists
+            # that hold nothing but nulls pyarrow 26 loses some in that.
+            series = pd.Series(pd.arrays.ArrowExtensionArray(column))
+        else:
+            objects = self._nested.get(name, _Nested()).objects(column.chunks)
+            series = pd.Series(objects, dtype=object, copy=False)
+        return series
+
     def _wants_nullable(self, column: pa.ChunkedArray) -> bool:
-        if self._backend == "numpy_nullable":
-            return column.type in _NULLABLE
+        if self._backend is not None:
+            return self._backend == "numpy_nullable" and column.type in _NULLABLE
         return column.type in _NULLABLE_WHOLES and column.null_count > 0
 
 

@@ -55,6 +55,8 @@ def plain(value: Any) -> Any:
         ),
         (pa.list_(pa.struct([("x", pa.int64())])), [[{"x": BIG}, {"x": None}]]),
         (pa.decimal128(38, 0), [Decimal(2**63), None]),
+        (pa.list_(pa.null()), [[None, None], None]),
+        (pa.struct([("x", pa.list_(pa.null()))]), [{"x": [None, None]}, {"x": []}]),
     ],
     ids=str,
 )
