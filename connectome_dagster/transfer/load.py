@@ -219,13 +219,10 @@ class Load:
     def _in_doubt(self, sending: _Sending, doubt: OutcomeUnknown) -> list[_Sending]:
         """Look what has become of a batch, and send only what is missing."""
         batch, target = sending.batch, self._target
-        if self._run is None:
-            raise doubt
         doubt.keys = tuple(batch.texts)
-        if target.verify == "never":
-            raise doubt.saying("verify='never': it was not looked for")
-        if not target.can_read:
-            raise doubt.saying("There is no read credential to look with")
+        why = self._why_not_looked_for()
+        if why:
+            raise doubt.saying(f"It was not looked for: {why}")
         wait = doubt.retry_after or 0.0
         if wait > MAX_WAIT_SECONDS:
             raise doubt.saying(f"The service asks to wait {wait:.0f} s before it is looked for")
@@ -249,13 +246,12 @@ class Load:
     def _refused(self, sending: _Sending, refusal: RequestRejected) -> list[_Sending]:
         """Find what a refusal is about: some of the batch may be there all the same (U7)."""
         batch = sending.batch
-        if self._run is None or not self._target.can_read:
-            why = "idempotency='none'" if self._run is None else "there is no read credential"
-            raise saying(
-                refusal,
-                f"Some of the batch may be there, and it cannot be looked for: {why}",
-            )
-        missing = self._looked_for(self._missing, batch, refusal)
+        why = self._why_not_looked_for()
+        if why:
+            raise saying(refusal, f"Some of the batch may be there; it is not looked for: {why}")
+        # Of a whole batch much may be there, which a read sees late; of its parts little.
+        look = self._settled if sending.number == 1 else self._missing
+        missing = self._looked_for(look, batch, refusal)
         self._landed(len(batch) - len(missing))
         if not len(missing):
             return []
@@ -265,6 +261,13 @@ class Load:
         if len(missing) < len(batch):
             return [sending.again(missing)]
         return [sending.again(half) for half in missing.halves()]
+
+    def _why_not_looked_for(self) -> str:
+        if self._run is None:
+            return "idempotency='none' gives documents nothing to be found by"
+        if self._target.verify == "never":
+            return "verify='never'"
+        return "" if self._target.can_read else "there is no read credential to look with"
 
     def _looked_for(
         self, look: Callable[[RowBatch], RowBatch], batch: RowBatch, trouble: ConnectomeError

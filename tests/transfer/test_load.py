@@ -364,7 +364,7 @@ class TestRefusals:
 
     def test_a_refusal_that_cannot_be_looked_into_is_raised(self, local: Local) -> None:
         things = local.collection(read=None)
-        with pytest.raises(RequestRejected, match="cannot be looked for: there is no read cred"):
+        with pytest.raises(RequestRejected, match="not looked for: there is no read cred"):
             things.append([{"a": {"$oid": "no"}}])
 
 
