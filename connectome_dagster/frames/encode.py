@@ -161,8 +161,10 @@ class _Column:
             return array
         if is_.is_string(type_):
             return array
-        if is_.is_large_string(type_) or is_.is_string_view(type_):
-            return array.cast(pa.large_string())
+        if is_.is_large_string(type_):
+            return array
+        if is_.is_string_view(type_):
+            return forms.cast_views(array, pa.large_string())
         if is_.is_floating(type_):
             return self._finite(array.cast(pa.float64()))
         if is_.is_dictionary(type_):

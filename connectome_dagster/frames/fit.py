@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from connectome_dagster.frames.decode import Decoded, Hints, decode
 from connectome_dagster.frames.exact import decode_field
 from connectome_dagster.frames.extended_json import recognise
+from connectome_dagster.frames.forms import cast_views
 from connectome_dagster.frames.schema import ITEM, Path, kind_of, show_path
 
 ExtraFields = Literal["error", "drop"]
@@ -252,7 +253,7 @@ def _scalars(array: pa.Array, type_: pa.DataType) -> pa.Array | None:
     if is_.is_boolean(have) or is_.is_nested(have) or is_.is_boolean(type_):
         return None
     if is_.is_binary(have) or is_.is_fixed_size_binary(have):
-        return array.cast(type_) if _is_bytes(type_) else None
+        return cast_views(array, type_) if _is_bytes(type_) else None
     if is_.is_timestamp(type_) and is_.is_integer(have):
         return array.cast(pa.timestamp("ms", type_.tz)).cast(type_)  # `timestamps="epoch_ms"`
     if is_.is_integer(type_) or is_.is_floating(type_):
@@ -280,7 +281,7 @@ def _texts(array: pa.Array, type_: pa.DataType) -> pa.Array | None:
             return array.cast(pa.timestamp(type_.unit, "UTC")).cast(type_)
         array = pc.replace_substring(array.cast(pa.string()), " ", "T")
     if is_.is_string(type_) or is_.is_large_string(type_) or is_.is_string_view(type_):
-        return array.cast(type_)
+        return cast_views(array, type_)
     if is_.is_decimal(type_):
         return _each(array, type_, _decimal)
     if _is_bytes(type_):

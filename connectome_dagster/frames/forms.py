@@ -53,6 +53,14 @@ class Unsayable(Exception):  # never leaves the package: the caller knows the co
         self.at = at
 
 
+def cast_views(array: pa.Array, type_: pa.DataType) -> pa.Array:
+    """Cast text or bytes, also from and to the types with views, which older pyarrow does not."""
+    try:
+        return array.cast(type_)
+    except pa.ArrowNotImplementedError:
+        return pa.array(array.to_pylist(), type_)
+
+
 def iso_instants(array: pa.Array) -> pa.Array:
     """ISO text in UTC: milliseconds as JavaScript prints them, more digits only where they count.
 
@@ -126,7 +134,8 @@ def ejson_dates(array: pa.Array) -> pa.Array:
 
 def decimal_text(array: pa.Array) -> pa.Array:
     """Text with all digits, those of the type's scale too."""
-    return array.cast(pa.string())
+    text = array.cast(pa.string())
+    return pc.replace_substring(text, ".E", "E")  # which older pyarrow writes, and no one reads
 
 
 def ejson_decimals(array: pa.Array) -> pa.Array:
@@ -154,9 +163,7 @@ def _fits_decimal(text: pa.Array) -> pa.Array:
 
 def base64_text(array: pa.Array) -> pa.Array:
     """Base64 of any type of binary, fixed sizes apart."""
-    if pa.types.is_binary_view(array.type):
-        array = pa.array(array.to_pylist(), pa.large_binary())  # older pyarrow has no cast of it
-    array = array.cast(pa.large_binary())
+    array = cast_views(array, pa.large_binary())
     lengths = pc.binary_length(array).fill_null(0).to_numpy()
     if lengths.sum() > TOGETHER_BYTES * len(array):
         texts = (None if value is None else base64.b64encode(value) for value in array.to_pylist())
