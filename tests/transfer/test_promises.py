@@ -388,3 +388,63 @@ def test_what_is_added_at_the_end_before_the_last_look_is_read(
         read = ids_of(docs.to_pylist())
     assert read == sorted(writer.ever)
     assert sorted(ids_of(held(server, things.id))) == read
+
+
+service_changes = st.lists(
+    st.none()
+    | st.tuples(st.sampled_from(["insert", "delete", "delete_last"]), st.integers(0, 40), cursors),
+    max_size=10,
+)
+
+
+@given(
+    count=st.integers(1, 9),
+    todo=service_changes,
+    cap=st.none() | st.integers(1, 4),
+    id_form=st.sampled_from(["hex", "oid", "objectid"]),
+    extended_json=st.booleans(),
+    strategy=st.sampled_from(["auto", "pages"]),
+    direction=st.sampled_from([1, -1]),
+    page_rows=st.integers(1, 4),
+)
+@settings(slow, max_examples=100)
+def test_the_same_holds_of_ids_that_the_service_makes_and_shows_in_its_own_form(
+    local: Local,
+    count: int,
+    todo: list[Change | None],
+    cap: int | None,
+    id_form: str,
+    extended_json: bool,
+    strategy: Any,
+    direction: int,
+    page_rows: int,
+) -> None:
+    server = local.server
+    server.switches(page_cap=None, id_form=id_form, extended_json=extended_json)
+    things = local.collection()
+    numbers = list(range(count))
+    for number in numbers:
+        things.insert({"n": number})
+    always, ever = set(numbers), set(numbers)
+
+    def write(change: Change) -> None:
+        what, number, _ = change
+        if what == "insert" and number not in ever:
+            ever.add(number)
+            things.insert({"n": number})
+            return
+        shown = [each["n"] for each in server.documents(things.id)]
+        gone = shown[-1:] if what == "delete_last" else [n for n in shown if n == number]
+        for each in gone:
+            always.discard(each)
+            things.delete({"n": each})
+
+    server.switches(page_cap=cap)
+    with serving(writing(server.base_url, write, list(todo))) as service:
+        through = paged(local.again(things, through=service.base_url), page_rows)
+        docs = through.find(sort={"_id": direction}, strategy=strategy)
+        read = [each["n"] for each in docs.to_pylist()]
+    assert len(set(read)) == len(read)
+    assert always <= set(read) <= ever
+    assert docs.report is not None
+    assert docs.report.proved
