@@ -150,7 +150,7 @@ def test_what_is_known_is_the_type_of_all_documents_until_they_surprise_too_ofte
     for number in range(MAX_SURPRISES + 3):
         for _ in range(3):
             hints = hints.after(decode(b'{"a":1,"n%d":null}' % number, hints))
-        known.append(None if hints.known is None else hints.known.names)
+        known.append(None if hints.known is None else [each.name for each in hints.known])
     grown = [["a", *(f"n{n}" for n in range(m + 1))] for m in range(MAX_SURPRISES + 1)]
     assert known == [*grown, None, None]
 
