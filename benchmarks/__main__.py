@@ -36,10 +36,11 @@ from benchmarks.rows import (
     dlt_python,
     held,
     missing,
+    needed,
     subjects,
     times,
 )
-from benchmarks.sides import FEW, SIDES
+from benchmarks.sides import SIDES
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -116,7 +117,7 @@ class Bench:
     def comparisons(self, names: Sequence[str]) -> list[Comparison]:
         """Measure what some rows need, and compare."""
         wanted = subjects(list(names))
-        files = self._prepared({FEW, *map(held, wanted)})
+        files = self._prepared(needed(wanted))
         absent = {
             subject: reason
             for subject in wanted
@@ -127,10 +128,10 @@ class Bench:
         return [self._compared(name, measured, absent, files) for name in names]
 
     def _prepared(self, names: set[str]) -> dict[str, Path]:
-        needed = {name: body for name, body in self._bodies.items() if name in names}
-        for body in needed.values():  # each in a process of its own: this one stays small
+        wanted = {name: body for name, body in self._bodies.items() if name in names}
+        for body in wanted.values():  # each in a process of its own: this one stays small
             _output("benchmarks.data", str(self._documents), f"{body.shape}={body.documents}")
-        return {name: body_file(self._documents, *body) for name, body in needed.items()}
+        return {name: body_file(self._documents, *body) for name, body in wanted.items()}
 
     def _measured(self, wanted: list[Subject], address: str) -> dict[Subject, list[Run]]:
         measured: dict[Subject, list[Run]] = {subject: [] for subject in wanted}

@@ -21,11 +21,15 @@ from typing import Any
 EDITION = 1
 
 # The shapes that there are: many small fields, nested; the same with a field of two types; few
-# fields, some of them long texts; numbers alone; the first again and again, to be large.
-DOCUMENTS, MIXED, PLAIN, FLIGHTS, LARGE = "documents", "mixed", "plain", "flights", "large"
+# fields, some of them long texts; these under a key beside their `_id`; numbers alone; the first
+# again and again, to be large.
+DOCUMENTS, MIXED, PLAIN, KEYED = "documents", "mixed", "plain", "keyed"
+FLIGHTS, LARGE = "flights", "large"
+
+KEY = "sku"
 
 # The shapes that are written as DataFrames as well, and what these call the `_id`.
-FRAMED = {DOCUMENTS: "_id", PLAIN: "sku"}
+FRAMED = {DOCUMENTS: "_id", PLAIN: KEY}
 
 # A large collection is the documents so many times over, each time with other `_id`s.
 LARGE_TIMES = 10
@@ -101,6 +105,13 @@ def plain_documents(count: int) -> Iterator[dict[str, Any]]:
         }
 
 
+def keyed_documents(count: int) -> Iterator[dict[str, Any]]:
+    """Make the plain documents as a service has them: what a frame calls the key is not `_id`."""
+    for number, document in enumerate(plain_documents(count)):
+        key = document.pop("_id")
+        yield {"_id": f"{number:024x}", KEY: key, **document}
+
+
 def made_up_flights(count: int) -> Iterator[dict[str, Any]]:
     """Make documents of the shape of the real flights: two integers and the hour of the day."""
     draw = random.Random(_SEED).random
@@ -170,6 +181,8 @@ def prepare(folder: Path, shape: str, count: int) -> None:
 def _made(shape: str, count: int) -> Iterator[dict[str, Any]]:
     if shape == PLAIN:
         return plain_documents(count)
+    if shape == KEYED:
+        return keyed_documents(count)
     if shape == FLIGHTS:
         return made_up_flights(count)
     return documents(count, mixed=shape == MIXED)

@@ -2,7 +2,8 @@
 
 Raw sockets and large buffers, so that what is measured is the client. As a program it prints its
 address and ends when its standard input does. It knows no JSON: a read in the opposite order is
-answered with the last document, and what is written is read to its end and dropped.
+answered with the last document, one for some keys with those documents, any other with all; and
+what is written is read to its end and dropped.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
+
+# In so many bytes of a body there is a document, by which it is seen whether they have keys.
+_FIRST = 64 * 1024
 
 # A request's head that is longer is no request of ours.
 HEAD_BYTES = 64 * 1024
@@ -23,8 +28,9 @@ HEAD_BYTES = 64 * 1024
 # What is swallowed at a time: more than a socket's buffer holds, so one call empties it.
 SINK_BYTES = 1024 * 1024
 
-# Collections that are written to; a read finds them empty. What is sent to `kept` is given back
-# by `GET /kept`, once; `delayed` answers a request after `DELAY_SECONDS`.
+# Collections that are written to; a read finds them empty, and `kept-<collection>` and
+# `delayed-<collection>` as that collection is, whatever was written. What is sent to `kept` is
+# given back by `GET /kept`, once; `delayed` answers a request after `DELAY_SECONDS`.
 SINK, KEPT, DELAYED = "sink", "kept", "delayed"
 DELAY_SECONDS = 0.010
 
@@ -37,6 +43,11 @@ SLOW_PIECES = 200
 # What a read asks when it has everything, to prove that it has: which document is the last.
 _ASKS_FOR_LAST = b'"sort":{"_id":-1}'
 _DOCUMENT = b'{"_id"'
+
+# What a read asks for the documents of some keys, and these in both; keys are 24 digits.
+_ASKS_FOR_KEYS = b'"$in"'
+_DIGITS = re.compile(rb'"([0-9a-f]{24})"')
+_KEY = re.compile(rb'"sku":"([0-9a-f]{24})"')
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)", re.IGNORECASE)
 _ACKNOWLEDGED = b'{"acknowledged":true}'
@@ -54,6 +65,9 @@ class Replay:
 
     def __init__(self, bodies: Mapping[str, Body]) -> None:
         self._bodies = bodies
+        self._by_key = {
+            name: _by_key(body) for name, body in bodies.items() if _KEY.search(body, 0, _FIRST)
+        }
         self._kept: list[bytes] = []
         self._sent: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -81,7 +95,7 @@ class Replay:
                     return
                 method, target = head.split(b" ", 2)[:2]
                 path = target.decode("ascii").split("/")
-                keep = path[-1] == KEPT or "readwithquery" in path
+                keep = path[-1].startswith(KEPT) or "readwithquery" in path
                 body, early = self._body(connection, head, early, buffer, keep=keep)
                 status, answer = self._answer(method.decode("ascii"), path, body)
                 connection.sendall(_answer_head(status, len(answer)))
@@ -126,12 +140,12 @@ class Replay:
     def _answer(self, method: str, path: list[str], body: bytes) -> tuple[int, Body]:
         # /collection/<verb>/<credential>/<collection id>, /kept or /sent/<collection id>
         verb, collection = (path[2], path[4]) if len(path) == 5 else ("", path[-1])
+        if verb and collection.startswith(DELAYED):
+            time.sleep(DELAY_SECONDS)
         if (method, verb) == ("POST", "readwithquery"):
             return self._found(collection, body)
         if (method, verb) in (("POST", "batchwrite"), ("POST", "updatewithupsert")):
-            if collection == DELAYED:
-                time.sleep(DELAY_SECONDS)
-            if collection == KEPT:
+            if collection.startswith(KEPT):
                 with self._lock:
                     self._kept.append(body)
             return 200, _ACKNOWLEDGED
@@ -146,9 +160,14 @@ class Replay:
     def _found(self, collection: str, asked: bytes) -> tuple[int, Body]:
         if collection in (SINK, KEPT, DELAYED):
             return 200, b"[]"
-        body = self._bodies.get(collection.removeprefix(SLOW))
+        name = re.sub(f"^({SLOW}|{KEPT}-|{DELAYED}-)", "", collection)
+        body = self._bodies.get(name)
         if body is None:
             return 404, b'{"error":"no such collection"}'
+        if _ASKS_FOR_KEYS in asked:
+            documents = self._by_key[name]
+            found = [documents[key] for key in _DIGITS.findall(asked) if key in documents]
+            body = b"[" + b",".join(sorted(found)) + b"]"
         last = body.rfind(_DOCUMENT) if _ASKS_FOR_LAST in asked else -1
         return 200, body if last < 0 else b"[" + body[last:]
 
@@ -172,6 +191,14 @@ def _head(connection: socket.socket, early: bytes) -> tuple[bytes, bytes]:
             return b"", b""
         early += more
     return early[: end + 2], early[end + 4 :]
+
+
+def _by_key(body: Body) -> dict[bytes, bytes]:
+    """The documents of a body by their key, each without what parts it from the next."""
+    starts = [found.start() for found in re.finditer(_DOCUMENT, body)]
+    documents = [body[at:end] for at, end in pairwise([*starts, len(body)])]
+    keyed = ((_KEY.search(document), document[:-1]) for document in documents)
+    return {key[1]: document for key, document in keyed if key}
 
 
 def mapped(file: Path) -> mmap.mmap:

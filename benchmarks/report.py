@@ -42,6 +42,11 @@ class Run:
     def rows_per_second(self) -> float:
         return self.rows / self.seconds
 
+    @property
+    def requests_per_row(self) -> float:
+        assert self.requests is not None
+        return self.requests / self.rows
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -119,6 +124,11 @@ class Comparison:
         return self._ratio("peak_bytes")
 
     @property
+    def requests_share(self) -> float:
+        """For as many rows."""
+        return self._ratio("requests_per_row")
+
+    @property
     def growth(self) -> float:
         """Of the memory over the imports; a few documents may take none that is seen."""
         assert self.alternative is not None
@@ -152,6 +162,11 @@ OVER_START = Measure(
     lambda it: it.product.median("over_bytes") / _MB,
     at_most=True,
     alone=True,
+)
+REQUESTS = Measure(
+    "% of the requests of {beside}, for as many rows",
+    lambda it: it.requests_share * 100,
+    at_most=True,
 )
 SENT = Measure(
     "% of the bytes sent when the first batch is out",

@@ -12,10 +12,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import data
-from benchmarks.data import DOCUMENTS, FLIGHTS, LARGE, MIXED, PLAIN
+from benchmarks.data import DOCUMENTS, FLIGHTS, KEYED, LARGE, MIXED, PLAIN
 from benchmarks.replay import SLOW
-from benchmarks.report import GROWTH, GROWTH_OVER_START, OVER_START, SENT, SPEED, Target
-from benchmarks.sides import FEW
+from benchmarks.report import (
+    GROWTH,
+    GROWTH_OVER_START,
+    OVER_START,
+    REQUESTS,
+    SENT,
+    SPEED,
+    Target,
+)
+from benchmarks.sides import FEW, SIDES
+from benchmarks.writing import SYNC_ROWS
 
 FEW_DOCUMENTS = 100
 SMALL_DOCUMENTS = 9_000  # 2 MB
@@ -126,6 +135,18 @@ ROWS = {
     "append": Row(Subject("append"), Subject("append by hand"), APPEND),
     "append: plain": Row(Subject("append", PLAIN), Subject("append by hand", PLAIN), APPEND),
     "upsert": Row(Subject("upsert", PLAIN), Subject("upsert by hand", PLAIN), (Target(SPEED, 25),)),
+    "sync, 1 % changed": Row(
+        Subject("sync", PLAIN),
+        Subject("upsert", PLAIN),
+        (Target(SPEED, 20), Target(REQUESTS, 3)),
+        "upsert of all",
+    ),
+    "sync, all new": Row(
+        Subject("sync, all new", PLAIN),
+        Subject("append", PLAIN),
+        (Target(SPEED, 1 / 1.5),),
+        "append",
+    ),
 }
 
 
@@ -145,6 +166,7 @@ def bodies(count: int) -> dict[str, Body]:
         PLAIN: Body(PLAIN, count),
         FLIGHTS: Body(FLIGHTS, min(count, data.FLIGHTS_COUNT)),
         LARGE: Body(LARGE, count * data.LARGE_TIMES),
+        KEYED: Body(KEYED, min(count, SYNC_ROWS)),
         SMALL: Body(DOCUMENTS, min(count, SMALL_DOCUMENTS)),
     }
 
@@ -152,6 +174,12 @@ def bodies(count: int) -> dict[str, Body]:
 def held(subject: Subject) -> str:
     """The name of the body that a subject reads, or whose frame it writes."""
     return subject.collection.removeprefix(SLOW)
+
+
+def needed(wanted: list[Subject]) -> set[str]:
+    """The names of all bodies that have to be there."""
+    beside = {SIDES[subject.side].beside for subject in wanted} - {""}
+    return {FEW, *map(held, wanted), *beside}
 
 
 def subjects(names: list[str]) -> list[Subject]:

@@ -43,6 +43,8 @@ class Side(NamedTuple):
         prepare: what happens before the measurement.
         rows: of a write, how many rows of the frame at most; None reads, 0 writes them all.
         writes_to: of a write, the collection of the server.
+        beside: of a write, what the server has to hold.
+        change: of a write, what is done to the frame before.
     """
 
     run: Run
@@ -50,3 +52,5 @@ class Side(NamedTuple):
     prepare: Callable[[str, str], Any] | None = None
     rows: int | None = None
     writes_to: str = ""
+    beside: str = ""
+    change: Callable[[Any], Any] | None = None

@@ -43,6 +43,7 @@ def run_side(
 
         frame = pd.read_pickle(frame_file)
         frame = frame.head(side.rows) if side.rows else frame
+        frame = side.change(frame) if side.change is not None else frame
         few, everything = SINK, side.writes_to
     side.run(address, few, None if frame is None else frame.head(FEW_ROWS))
     if side.prepare is not None:

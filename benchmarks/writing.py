@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.data import FRAMED, PLAIN
+from benchmarks.data import KEY, KEYED
 from benchmarks.proof import Documents
 from benchmarks.replay import DELAYED, KEPT, SINK
 from benchmarks.side import CREDENTIAL, REQUEST_SECONDS, Did, Read, Run, Side
@@ -20,7 +20,8 @@ UPSERT_ROWS = 4000
 # By hand it is one request after the other, so a tenth of them tells how many go in a second.
 LOOP_ROWS = 400
 UPSERT_CONCURRENCY = 32
-KEY = FRAMED[PLAIN]
+SYNC_ROWS = 100_000
+CHANGED_EVERY = 100
 
 # Rows that are sent once more, where they are kept, to see what was sent.
 KEPT_ROWS = 2500
@@ -89,6 +90,26 @@ def _upsert_by_hand(address: str, collection: str, frame: Any) -> int:
     return len(documents)
 
 
+def _sync(address: str, collection: str, frame: Any) -> Did:
+    from connectome_dagster import Connectome
+
+    with Connectome(
+        base_url=address,
+        read_credential=CREDENTIAL,
+        write_credential=CREDENTIAL,
+        concurrency=UPSERT_CONCURRENCY,
+    ) as connectome:
+        report = connectome.collection(collection).sync(frame, on=[KEY])
+    return Did(report.rows, requests=report.requests, guarantee=report.guarantee)
+
+
+def _change(frame: Any) -> Any:
+    """Change a value in one of so many rows."""
+    changed = frame.copy()
+    changed.loc[::CHANGED_EVERY, "amount"] += 1
+    return changed
+
+
 def _of_kept(run: Run, rows: int) -> Read:
     def documents(address: str, _: str, frame: Any) -> Documents:
         import requests
@@ -108,12 +129,33 @@ def _documents_in(body: Any) -> Documents:
     return [{k: v for k, v in document.items() if k != _BOOKKEEPING} for document in body]
 
 
+def _of_synced(run: Run) -> Read:
+    """What the collection holds afterwards: what it held, with what was sent."""
+
+    def documents(address: str, _: str, frame: Any) -> Documents:
+        import requests
+
+        some, synced = frame.head(KEPT_UPSERTS), f"{KEPT}-{KEYED}"
+        run(address, synced, some)
+        url = f"{address}/collection/readwithquery/{CREDENTIAL}/{synced}"
+        asked = {"query": {KEY: {"$in": some[KEY].tolist()}}}
+        held = requests.post(url, json=asked, timeout=REQUEST_SECONDS).json()
+        there = {document[KEY]: {**document, "_id": None} for document in held}
+        for told in requests.get(f"{address}/{KEPT}", timeout=REQUEST_SECONDS).json():
+            there[told["search query"][KEY]].update(told["data"])
+        for document in there.values():
+            del document["_id"]
+        return [there[key] for key in sorted(there)]
+
+    return documents
+
+
 def _appending(run: Run) -> Side:
     return Side(run, _of_kept(run, KEPT_ROWS), rows=0, writes_to=SINK)
 
 
 def _upserting(run: Run, rows: int) -> Side:
-    return Side(run, _of_kept(run, KEPT_UPSERTS), rows=rows, writes_to=DELAYED)
+    return Side(run, _of_kept(run, KEPT_UPSERTS), rows=rows, writes_to=DELAYED, change=_change)
 
 
 SIDES = {
@@ -121,4 +163,13 @@ SIDES = {
     "append by hand": _appending(_append_by_hand),
     "upsert": _upserting(_upsert, UPSERT_ROWS),
     "upsert by hand": _upserting(_upsert_by_hand, LOOP_ROWS),
+    "sync": Side(
+        _sync,
+        _of_synced(_sync),
+        rows=SYNC_ROWS,
+        writes_to=f"{DELAYED}-{KEYED}",
+        beside=KEYED,
+        change=_change,
+    ),
+    "sync, all new": Side(_sync, _of_kept(_sync, KEPT_ROWS), rows=SYNC_ROWS, writes_to=SINK),
 }
