@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectome_dagster.api import endpoints
-from connectome_dagster.errors import ConfigurationError, OutcomeUnknown
+from connectome_dagster.errors import ConfigurationError, OutcomeUnknown, ReadInterrupted
 from connectome_dagster.frames.encoding import DEFAULT_ENCODING, Encoding
 from connectome_dagster.transfer.copies import leave_one
 from connectome_dagster.transfer.form import Form, as_ids_of, batches_for
@@ -28,6 +28,7 @@ from connectome_dagster.transfer.readback import PAUSES, read
 from connectome_dagster.transfer.report import WriteReport
 from connectome_dagster.transfer.rows import Frame
 from connectome_dagster.transfer.run import Run, run_of
+from connectome_dagster.transfer.search import Strategy
 from connectome_dagster.transfer.sending import adding
 from connectome_dagster.transfer.target import Tally, Target
 
@@ -238,10 +239,18 @@ class _Replacing:
 
     def _look(self, query: Mapping[str, Any]) -> _Found:
         """Compare the documents of the load with the rows, in memory that does not grow."""
+        try:
+            return self._look_by(query, "auto")
+        except ReadInterrupted:
+            pass
+        # Copies that share one `_id` are in the way of a read that goes on by it.
+        return self._look_by(query, "stream")
+
+    def _look_by(self, query: Mapping[str, Any], strategy: Strategy) -> _Found:
         marks = self._target.marks
         found = _Found()
         known = self._keys.known()
-        documents = self._target.find(query, project=marks.projection)
+        documents = self._target.find(query, project=marks.projection, strategy=strategy)
         for batch in documents:
             if marks.field in batch.schema.names:
                 self._compare(batch.column(marks.field), known, found)

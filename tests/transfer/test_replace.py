@@ -332,6 +332,13 @@ class TestCopies:
         things.replace(NEW, where=MONDAY)
         assert canonical(local.documents(things)) == canonical([*NEW, *OTHER])
 
+    def test_so_it_is_where_an_id_that_is_given_is_not_unique(self, local: Local) -> None:
+        local.server.switches(client_id="any")
+        local.server.faults.add("twice", verb="batchwrite", nth=2)
+        things = local.collection([*OLD, *OTHER], idempotency="id")
+        things.replace(NEW, where=MONDAY)
+        assert canonical(local.documents(things)) == canonical([*NEW, *OTHER])
+
     def test_a_batch_that_is_applied_late_is_gone_when_it_is_run_again(self, local: Local) -> None:
         local.server.faults.add("later", verb="batchwrite", nth=2, seconds=0.3)
         things = local.collection([*OLD, *OTHER], settle_seconds=0.0)
