@@ -62,7 +62,8 @@ class Boundaries:
     """Where the items of an array end, found from the structure and never guessed.
 
     Attributes:
-        last_comma: position of the last comma between two items, -1 if there is none.
+        last_comma: position of the last comma between two items, -1 if there is none. Of a piece
+            of a wanted size it is the last one within that size, else the first one behind it.
         first_comma: position of the first one, -1 if there is none.
         end: position of the bracket that closes the array, -1 if it is not there.
     """
@@ -79,8 +80,13 @@ class _Structure(NamedTuple):
     depth: npt.NDArray[np.intp]
 
 
-def boundaries(body: bytes | bytearray) -> Boundaries:
-    """Find the boundaries of the items in `body`, which begins inside an array."""
+def boundaries(body: bytes | bytearray, wanted: int | None = None) -> Boundaries:
+    """Find the boundaries of the items in `body`, which begins inside an array.
+
+    Args:
+        body: the text.
+        wanted: the size of a piece; None takes what is there.
+    """
     if not body:
         return Boundaries(-1, -1, -1)
     at, kinds, outside, depth = _structure(body)
@@ -91,7 +97,8 @@ def boundaries(body: bytes | bytearray) -> Boundaries:
         commas = commas[commas < end]
     if not len(commas):
         return Boundaries(-1, -1, end)
-    return Boundaries(int(commas[-1]), int(commas[0]), end)
+    within = len(commas) if wanted is None else max(1, int(np.searchsorted(commas, wanted)))
+    return Boundaries(int(commas[within - 1]), int(commas[0]), end)
 
 
 def _structure(body: bytes | bytearray) -> _Structure:
@@ -169,7 +176,8 @@ class Splitter:
         self._next_bytes = min(piece_bytes, FIRST_PIECE_BYTES)
         self._wanted = self._next_bytes
         self._chunks: list[bytes | bytearray] = []
-        self._size = 0
+        self._given = 0  # bytes of the first chunk that were given out
+        self._size = 0  # bytes that were not
         self._found = False
         self._head = b""  # the wrapper before the documents
         self._head_wanted = 0
@@ -197,7 +205,7 @@ class Splitter:
             return None
         comma = -1 if self.exact else self._guess()
         if comma < 0:
-            found = boundaries(self._whole())
+            found = boundaries(self._whole(), self._wanted)
             self._learn(found)
             comma = found.last_comma
         if comma < 0:
@@ -219,22 +227,30 @@ class Splitter:
 
     def _cut_off(self, comma: int) -> bytes:
         """Take what stands before the comma, in one copy, and keep what stands behind it."""
-        at = comma - (self._size - len(self._chunks[-1]))
-        if at < 0:
+        if comma < self._size - len(self._chunks[-1]):
             self._whole()
-            at = comma
         *before, last = self._chunks
-        piece = b"".join((*before, memoryview(last)[:at]))
-        self._keep(bytes(memoryview(last)[at + 1 :]))
+        end = comma - (self._size - len(last))
+        if before:
+            first = memoryview(before[0])[self._given :]
+            piece = b"".join((first, *before[1:], memoryview(last)[:end]))
+        else:
+            piece = bytes(memoryview(last)[self._given : end])
+        self._chunks, self._given = [last], end + 1
+        self._size = len(last) - self._given
+        if isinstance(last, bytearray):  # chunks are still added to it
+            del last[: self._given]
+            self._given = 0
         return piece
 
     def _whole(self) -> bytes | bytearray:
-        if len(self._chunks) != 1:
-            self._chunks = [b"".join(self._chunks)]
+        if self._given or len(self._chunks) != 1:
+            first = (memoryview(chunk)[self._given :] for chunk in self._chunks[:1])
+            self._keep(b"".join((*first, *self._chunks[1:])))
         return self._chunks[0]
 
     def _keep(self, text: bytes) -> None:
-        self._chunks = [text] if text else []
+        self._chunks, self._given = [text], 0
         self._size = len(text)
 
     def take_back(self, pieces: list[bytes]) -> None:
@@ -274,15 +290,27 @@ class Splitter:
         return piece.strip(_SPACE), closed
 
     def _guess(self) -> int:
-        """Guess the last boundary: the place that looks as the first one did."""
+        """Guess the last boundary of a piece of the wanted size, else the first one behind it.
+
+        It is the place that looks as the first one did.
+        """
         if not self._between:
             return -1
+        at = self._like_the_first()
+        if at < 0 and len(self._chunks) > 1:
+            self._whole()
+            at = self._like_the_first()
+        return at
+
+    def _like_the_first(self) -> int:
+        """Look at the last chunk alone: a boundary is rarely far."""
         last = self._chunks[-1]
-        at = last.rfind(self._between)
+        begin = self._size - len(last)  # where it stands; before 0 if something of it was given
+        low, end = max(0, -begin), self._wanted - begin
+        at = last.rfind(self._between, low, end)
         if at < 0:
-            last = self._whole()
-            at = last.rfind(self._between)
-        return -1 if at < 0 else self._size - len(last) + last.index(b",", at)
+            at = last.find(self._between, max(low, end - len(self._between)))
+        return -1 if at < 0 else begin + last.index(b",", at)
 
     def _learn(self, found: Boundaries) -> None:
         if self._between or found.first_comma < 0:

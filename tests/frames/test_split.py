@@ -53,7 +53,8 @@ def read_in(chunks: list[bytes], piece_bytes: int, path: str | None = None) -> l
 
 
 def naive_boundaries(body: bytes) -> Boundaries:
-    depth, in_string, escaped, commas = 0, False, False, []
+    depth, in_string, escaped = 0, False, False
+    commas: list[int] = []
     for at, code in enumerate(body):
         char = chr(code)
         if in_string:
@@ -107,6 +108,17 @@ def test_boundaries_of_documents_cut_anywhere_are_what_a_scan_finds(text: str, e
     body = (text + "] \n").encode()
     assert boundaries(body) == naive_boundaries(body)
     assert boundaries(body[:end]) == naive_boundaries(body[:end])
+
+
+@settings(deadline=None)
+@given(collections().map(",".join), st.integers(0, 400))
+def test_a_boundary_within_a_size_is_the_last_one_there_or_the_first_behind_it(
+    text: str, wanted: int
+) -> None:
+    body = text.encode()
+    whole = naive_boundaries(body[:wanted]).last_comma
+    expected = whole if whole >= 0 else naive_boundaries(body).first_comma
+    assert boundaries(body, wanted).last_comma == expected
 
 
 WRAPPERS = [
@@ -281,6 +293,24 @@ def test_a_piece_is_not_much_larger_than_asked_for() -> None:
     assert sum(counts) == 2000
     assert max(pieces) <= 4096 + 700
     assert len(pieces) < 2 * len(body) / 4096
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+@pytest.mark.parametrize("step", [1, 700, 20_000, 10**6])
+def test_pieces_have_their_size_however_large_the_chunks_are(
+    step: int, separators: tuple[str, str]
+) -> None:
+    documents = [{"a": n, "b": "x" * 50} for n in range(2000)]
+    body = json.dumps(documents, separators=separators).encode()
+    sizes: list[int] = []
+
+    def take(piece: bytes) -> list[Any]:
+        sizes.append(len(piece))
+        return read(piece)
+
+    pieces = pieces_of(chunked(body, range(0, len(body), step)), Splitter(None, 4096), take)
+    assert [int(item["a"]) for items in pieces for item in items] == list(range(2000))
+    assert all(4096 - 100 < size <= 4096 for size in sizes[:-1])
 
 
 def test_the_first_piece_is_small_and_those_after_it_grow_to_their_full_size() -> None:
