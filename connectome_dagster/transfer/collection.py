@@ -373,7 +373,8 @@ class Collection:
             frame: as for `append`. All rows are looked at before the first is sent: what can be
                 read once alone is kept in a temporary file (in `TMPDIR`) meanwhile, about as large
                 as its rows as JSON. 8 bytes a row are remembered, and for moments as many again.
-            on: names of the columns that together name one document.
+            on: names of the columns that together name one document. Digits in `_id` find
+                ObjectIds where documents have those, which takes a read credential.
             on_reject: rows that the service refuses by themselves. `"fail"` writes all others, and
                 raises; `"skip"` tells them in the report alone.
             encoding: the forms of nulls, timestamps, decimals and binary, of the key as well.
@@ -386,7 +387,8 @@ class Collection:
             EncodeError: a key that is null or NaN, or a value that JSON cannot say; nothing was
                 sent.
             ConfigurationError: a column is missing or has a name that an update takes for a path,
-                or no write credential; nothing was sent.
+                a key column is a date or an ObjectId in the documents, which text does not find
+                (U4), or there is no write credential; nothing was sent.
             OutcomeUnknown: the fate of rows could not be found out: `keys` has theirs.
             RowsRejected: the service refuses rows; all others are written.
             ConnectomeError: the service refused, or could not be reached.

@@ -53,11 +53,13 @@ class Chunk:
         first_row: position of the first one.
         digests: of their keys.
         lines: encodes those of a mask as JSON objects.
+        keys: encodes the keys of those of a mask, as JSON objects.
     """
 
     first_row: int
     digests: Digests
     lines: Callable[[Mask], list[bytes]]
+    keys: Callable[[Mask], list[bytes]]
 
 
 @dataclass
@@ -138,7 +140,7 @@ class Passes:
                 every = np.ones(len(chunk.digests), dtype=bool)
                 raw = chunk.digests.tobytes()
                 each = [raw[at : at + 8] for at in range(0, len(raw), 8)]
-                self._spool.write(chunk.lines(every), each)
+                self._spool.write(chunk.lines(every), chunk.keys(every), each)
             yield chunk
 
     def again(self) -> Iterator[Chunk]:
@@ -147,9 +149,9 @@ class Passes:
             yield from self._chunks(self._held, first=False)
             return
         row = 0
-        for lines, raw in self._spool.read():
+        for lines, keys, raw in self._spool.read():
             digests = np.frombuffer(b"".join(raw), dtype=np.uint64)
-            yield Chunk(row, digests, _picked(lines))
+            yield Chunk(row, digests, _picked(lines), _picked(keys))
             row += len(lines)
 
     def check_distinct(self) -> None:
@@ -182,7 +184,7 @@ class Passes:
     def _keyed(self) -> Iterator[list[KeyedRow]]:
         for chunk in self.again():
             every = np.ones(len(chunk.digests), dtype=bool)
-            documents = msgspec.json.decode(_array(chunk.lines(every)))
+            documents = msgspec.json.decode(_array(chunk.keys(every)))
             yield [
                 KeyedRow(row, self.key_text(document), b"")
                 for row, document in enumerate(documents, start=chunk.first_row)
@@ -225,13 +227,16 @@ class Passes:
         def lines(mask: Mask) -> list[bytes]:
             return self._encoded(batch, mask, row)
 
-        return Chunk(row, together(known), lines)
+        def keys(mask: Mask) -> list[bytes]:
+            return encode_rows(_masked(batch.select(self.on), mask), row, self._encoding)
+
+        return Chunk(row, together(known), lines, keys)
 
     def _encoded(self, batch: pa.RecordBatch, mask: Mask, row: int) -> list[bytes]:
         if mask.all():
             return encoded(batch, row, self._encoding)
         try:
-            return encode_rows(batch.filter(pa.array(mask)), row, self._encoding)
+            return encode_rows(_masked(batch, mask), row, self._encoding)
         except EncodeError:
             pass
         return _picked(encoded(batch, row, self._encoding))(mask)  # which names the right row
@@ -245,7 +250,16 @@ class Passes:
             if len(columns) == 1:
                 self.summary.widen_by(columns[0])
         digests = together([value_digests(column) for column in columns])
-        return Chunk(row, digests, _picked([each.data for each in keyed]))
+        return Chunk(
+            row,
+            digests,
+            _picked([each.data for each in keyed]),
+            _picked([each.key for each in keyed]),
+        )
+
+
+def _masked(batch: pa.RecordBatch, mask: Mask) -> pa.RecordBatch:
+    return batch if mask.all() else batch.filter(pa.array(mask))
 
 
 def _picked(lines: Sequence[bytes]) -> Callable[[Mask], list[bytes]]:

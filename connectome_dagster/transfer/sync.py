@@ -77,7 +77,7 @@ def sync(
     tally = Tally()
     target.check_credentials(endpoints.batch_write(target.collection, b"[]"), reads_back=True)
     with ExitStack() as stack:
-        passes = Passes(frame, on, encoding, stack.enter_context(Spool(2)))
+        passes = Passes(frame, on, encoding, stack.enter_context(Spool(3)))
         known = _first_pass(passes)
         _check_names(target, passes)
         reading = _Reading(target, tally, passes, known, stack if delete_missing else None)
@@ -504,7 +504,7 @@ class _Syncing:
                 rows.extend((np.flatnonzero(new) + chunk.first_row).tolist())
                 if as_ids and "_id" in self._passes.summary.names:
                     raise _has_ids(target.collection)
-                taken = [] if keys is None else keys.take(self._key_texts(lines))
+                taken = [] if keys is None else keys.take(chunk.keys(new))
                 yield [line[:-1] for line in lines], taken
 
         beside = 0
@@ -513,10 +513,6 @@ class _Syncing:
         for batch in gather(chunks(), target.batch_rows, target.batch_bytes, beside):
             yield RowBatch(rows[: len(batch)], batch.lines, batch.keys)
             del rows[: len(batch)]
-
-    def _key_texts(self, lines: list[bytes]) -> list[bytes]:
-        """What makes each row what it is: its key, in one form."""
-        return list(map(self._passes.key_text, _decoded(lines)))
 
     def update_changed(self) -> None:
         """Update the documents of which rows say something else, with the fields that differ."""
