@@ -281,8 +281,10 @@ class _Column:
         for at, (begin, end) in enumerate(pairwise(bounds)):
             if len(set(names[begin:end])) < end - begin:
                 raise self._unsayable("a map has a key twice, and a document each field once", at)
-            for name in names[begin:end]:
-                check_name(name, f"{self._name}.{name}")
+        with_nul = pc.match_substring(keys, "\0")
+        if pc.any(with_nul).as_py():
+            name = keys[with_nul.index(True).as_py()].as_py()
+            check_name(name, f"{self._name}.{name}")
 
     def _unsayable(self, why: str, at: int | None = None) -> EncodeError:
         row = None if at is None else self._row(at)
