@@ -24,7 +24,7 @@ from connectome_dagster.transfer.copies import leave_one
 from connectome_dagster.transfer.form import Form, as_ids_of, batches_for
 from connectome_dagster.transfer.identity import KnownKeys, RowKeys, load_id, prefixes_of
 from connectome_dagster.transfer.load import Load
-from connectome_dagster.transfer.readback import PAUSES, read
+from connectome_dagster.transfer.readback import PAUSES, check_gone, not_gone
 from connectome_dagster.transfer.report import WriteReport
 from connectome_dagster.transfer.rows import Frame
 from connectome_dagster.transfer.run import Run, run_of
@@ -111,7 +111,7 @@ def _empty(
     run = run_of(target, tally, load, where)
     before = target.marks.before(run.token, where)
     tally.add(target.send(endpoints.batch_delete(target.collection, before)))
-    _check_gone(target, tally, before, run)
+    check_gone(target, tally, "replace", before, run.load)
     return tally.report(
         target, "replace", inserted=0, unchanged=0, load=load,
         guarantee=target.guarantee,
@@ -187,7 +187,7 @@ class _Replacing:
         with adding(_NOT_ALL_DELETED, self._tally):
             replaced = self._target.marks.replaced(self._run.load, self._run.token, self._where)
             self._delete(replaced)
-            _check_gone(self._target, self._tally, replaced, self._run)
+            check_gone(self._target, self._tally, "replace", replaced, self._run.load)
             self._delete_surplus(found)
 
     def _prove(self) -> _Found:
@@ -290,7 +290,7 @@ class _Replacing:
                 self._target.sleep(pause * self._target.settle_seconds)
                 left = self._look(query)
             if left.surplus >= found.surplus:
-                raise _not_gone(self._target, self._run)
+                raise not_gone(self._target, "replace", self._run.load)
             found = left
 
     def _delete_stale(self, found: _Found) -> None:
@@ -325,25 +325,3 @@ _DIGITS = frozenset("0123456789abcdef")
 def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     for at in range(0, len(items), size):
         yield items[at : at + size]
-
-
-def _check_gone(target: Target, tally: Tally, query: Mapping[str, Any], run: Run) -> None:
-    """Look, where that is asked for, whether a delete has removed what it should (U11)."""
-    if target.verify != "always":
-        return
-    for part in (0.0, *(PAUSES if target.settle_seconds else ())):
-        target.sleep(part * target.settle_seconds)
-        if not read(target, tally, query, project=target.marks.projection, limit=1):
-            return
-    raise _not_gone(target, run)
-
-
-def _not_gone(target: Target, run: Run) -> OutcomeUnknown:
-    return OutcomeUnknown(
-        f"replace in collection {target.collection!r}: a delete was acknowledged, and what it "
-        "should have removed is still there; a proxy on the way may drop the body of a DELETE "
-        "(connectome probe finds out)",
-        verb="batchdelete",
-        collection=target.collection,
-        load=run.load,
-    )

@@ -12,19 +12,15 @@ from typing import Any
 
 from connectome_dagster.api import endpoints
 from connectome_dagster.api.endpoints import Call
-from connectome_dagster.errors import (
-    ConfigurationError,
-)
+from connectome_dagster.errors import ConfigurationError
 from connectome_dagster.frames.encoding import DEFAULT_ENCODING, Encoding
 from connectome_dagster.transfer.contents import checked_key
 from connectome_dagster.transfer.form import Form, as_ids_of, batches_for
 from connectome_dagster.transfer.identity import PlaceKeys, RowKeys, load_id
 from connectome_dagster.transfer.load import Load
+from connectome_dagster.transfer.readback import check_gone
 from connectome_dagster.transfer.report import WriteReport
-from connectome_dagster.transfer.rows import (
-    Frame,
-    encoded,
-)
+from connectome_dagster.transfer.rows import Frame, encoded
 from connectome_dagster.transfer.run import new_run, run_of
 from connectome_dagster.transfer.target import Tally, Target
 
@@ -100,7 +96,12 @@ def insert(target: Target, document: Mapping[str, Any]) -> WriteReport:
 
 def delete(target: Target, query: Mapping[str, Any]) -> WriteReport:
     """Remove everything that the query finds (F8)."""
-    return _single(target, "delete", endpoints.batch_delete(target.collection, query))
+    call = endpoints.batch_delete(target.collection, query)
+    target.check_credentials(call, reads_back=target.verify == "always")
+    tally = Tally()
+    tally.add(target.send(call))
+    check_gone(target, tally, "delete", query)
+    return tally.report(target, "delete")
 
 
 def _single(
