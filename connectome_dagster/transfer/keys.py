@@ -5,6 +5,7 @@ Pure. Knows nothing of requests.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -19,12 +20,15 @@ from connectome_dagster.frames.encode import encode_rows
 from connectome_dagster.frames.encode_document import encode_document
 from connectome_dagster.frames.encoding import DEFAULT_ENCODING, Encoding
 from connectome_dagster.frames.schema import EXACT_FLOAT, check_names
+from connectome_dagster.transfer.cursor import ID
 from connectome_dagster.transfer.identity import DigestSet
 from connectome_dagster.transfer.rows import Batch, encoded
 
 # What is remembered of a key. Two that differ are the same by chance once in 370,000 frames of ten
 # million rows; whether they are is looked up then, so that it refuses nothing.
 DIGEST_BYTES = 8
+
+_OBJECT_ID = re.compile(r"[0-9a-fA-F]{24}")
 
 # Keys that seem to be there twice and are looked up; by chance there are one or two at most.
 MAX_SUSPECTS = 1000
@@ -51,16 +55,25 @@ class KeyColumns:
     Args:
         on: their names.
         encoding: the forms of values; those of the key are its filter's.
+        object_ids: whether digits in the column `_id` are those of an ObjectId. The filter says so
+            then, and the data does not say it again.
 
     Raises:
         ConfigurationError: none, or a name that an update would take for a path or an operator.
     """
 
-    def __init__(self, on: Sequence[str], encoding: Encoding = DEFAULT_ENCODING) -> None:
+    def __init__(
+        self,
+        on: Sequence[str],
+        encoding: Encoding = DEFAULT_ENCODING,
+        *,
+        object_ids: bool = False,
+    ) -> None:
         if isinstance(on, str) or not on or not all(isinstance(name, str) for name in on):
             raise ConfigurationError(f"on is {on!r}: give a list of column names, such as ['sku']")
         self.names = list(dict.fromkeys(on))
         self._encoding = encoding
+        self._object_ids = object_ids and ID in self.names
         _check_paths(self.names)
 
     def rows(self, batch: Batch, first_row: int) -> list[KeyedRow]:
@@ -81,6 +94,9 @@ class KeyColumns:
             keys = [
                 self._key_of(document, row) for row, document in enumerate(batch, start=first_row)
             ]
+        if self._object_ids:
+            keys = [_with_object_id(key) for key in keys]
+            batch = _without_id(batch)
         data = encoded(batch, first_row, self._encoding)
         return [
             KeyedRow(row, key, line)
@@ -180,6 +196,22 @@ well; an upsert keeps one document per key, so drop the duplicates or add column
 
 def _digest(key: bytes) -> bytes:
     return blake2b(key, digest_size=DIGEST_BYTES).digest()
+
+
+def _with_object_id(key: bytes) -> bytes:
+    values = msgspec.json.decode(key)
+    digits = values[ID]
+    if isinstance(digits, str) and _OBJECT_ID.fullmatch(digits):
+        values[ID] = {"$oid": digits}
+    return msgspec.json.encode(values)
+
+
+def _without_id(batch: Batch) -> Batch:
+    if not isinstance(batch, pa.RecordBatch):
+        return [{name: document[name] for name in document if name != ID} for document in batch]
+    names = [name for name in batch.schema.names if name != ID]
+    # Of a batch without columns, Arrow forgets the rows.
+    return batch.select(names) if names else [{}] * batch.num_rows
 
 
 def _may_hold_floats(type_: pa.DataType) -> bool:

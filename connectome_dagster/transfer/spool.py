@@ -39,6 +39,7 @@ class Spool:
         self._schema = pa.schema([(str(at), pa.large_binary()) for at in range(columns)])
         self._file = cast("BinaryIO", tempfile.TemporaryFile(prefix="connectome-"))  # noqa: SIM115 - closed by __exit__
         self._writer: pa.RecordBatchStreamWriter | None = None
+        self._ended = False
 
     def __enter__(self) -> Self:
         return self
@@ -73,10 +74,15 @@ class Spool:
             )
 
     def read(self) -> Iterator[tuple[list[bytes], ...]]:
-        """Give the rows as they were written, one call after the other."""
+        """Give the rows as they were written, call by call; from the beginning each time.
+
+        One reading at a time: the next one ends it.
+        """
         if self._writer is None:
             return
-        self._writer.close()
+        if not self._ended:
+            self._writer.close()  # which writes the end where the file stands
+            self._ended = True
         self._file.seek(0)
         for batch in pa.ipc.open_stream(self._file):
             yield tuple(column.to_pylist() for column in batch.columns)

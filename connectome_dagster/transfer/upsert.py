@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,6 +18,7 @@ from connectome_dagster.api import endpoints
 from connectome_dagster.api.client import Answer
 from connectome_dagster.api.endpoints import Call
 from connectome_dagster.errors import (
+    ConfigurationError,
     ConnectomeError,
     DuplicateKeys,
     OutcomeUnknown,
@@ -27,6 +28,8 @@ from connectome_dagster.errors import (
 from connectome_dagster.frames.encoding import DEFAULT_ENCODING, Encoding
 from connectome_dagster.frames.plain import plain_documents
 from connectome_dagster.transfer.contents import same_content
+from connectome_dagster.transfer.cursor import ID
+from connectome_dagster.transfer.key_forms import are_object_ids, check_found
 from connectome_dagster.transfer.keys import DistinctKeys, KeyColumns, KeyedRow
 from connectome_dagster.transfer.load import (
     MAX_REJECTED,
@@ -46,8 +49,6 @@ from connectome_dagster.transfer.target import Tally, Target
 _ABOUT_THE_ROW = (400, 413, 422)
 _CONFLICT = 409
 
-Rows = Callable[[], Iterator[list[KeyedRow]]]
-
 
 def upsert(
     target: Target,
@@ -62,7 +63,8 @@ def upsert(
     Args:
         target: the collection.
         frame: the rows. One that can be read once alone is kept in a temporary file meanwhile.
-        on: the columns that together name one document.
+        on: the columns that together name one document. Of `_id`, and of others that may not be
+            what they look like, it is found out first whether text finds them there.
         on_reject: `"fail"` raises in the end when the service refuses rows, `"skip"` reports them.
         encoding: the forms of values.
 
@@ -75,18 +77,27 @@ def upsert(
     """
     tally = Tally()
     call = endpoints.upsert_encoded(target.collection, b"{}", b"{}")
-    target.check_credentials(call, reads_back=target.verify == "always")
-    with _checked(frame, KeyColumns(on, encoding)) as rows:
+    keys = KeyColumns(on, encoding)
+    by_id = ID in keys.names
+    target.check_credentials(call, reads_back=by_id or target.verify == "always")
+    if by_id:
+        keys = KeyColumns(on, encoding, object_ids=are_object_ids(target, tally))
+    with _checked(frame, keys) as rows:
+        first = next(rows.again(), [])[:1]
+        if first and target.can_read:
+            check_found(target, tally, _decoded(first[0].key))
         upserts = _Upserts(target, tally)
-        every = (row for chunk in rows() for row in chunk)
+        every = (row for chunk in rows.again() for row in chunk)
         send_all(upserts.deliver, every, _shown, target.concurrency, tally)
     rejected = upserts.check_rejected(on_reject)
+    written = tally.rows + len(rejected)
+    if written != rows.total:
+        raise ConfigurationError(
+            f"upsert in collection {target.collection!r}: the frame has changed while it was "
+            f"written: it had {rows.total} rows, and {written} were sent. Run it again"
+        )
     return tally.report(
-        target,
-        "upsert",
-        rows=tally.rows + len(rejected),
-        rejected=rejected,
-        guarantee=_guarantee(target),
+        target, "upsert", rows=written, rejected=rejected, guarantee=_guarantee(target)
     )
 
 
@@ -99,35 +110,32 @@ def _guarantee(target: Target) -> Guarantee:
     return "verified" if looks else "at_least_once"
 
 
+class _Rows(NamedTuple):
+    """Rows that have been looked at: how many, and what gives them again."""
+
+    total: int
+    again: Callable[[], Iterator[list[KeyedRow]]]
+
+
 @contextmanager
-def _checked(frame: Frame, keys: KeyColumns) -> Iterator[Rows]:
+def _checked(frame: Frame, keys: KeyColumns) -> Iterator[_Rows]:
     """Look at every row, and give the rows again, from the frame or from where they were kept."""
     distinct = DistinctKeys(keys.names)
-    if is_in_memory(frame):
-
-        def again() -> Iterator[list[KeyedRow]]:
-            return _keyed(frame, keys)
-
-        for chunk in again():
-            distinct.add(chunk)
-        _check(distinct, again)
-        yield again
-        return
-    with Spool(2) as spool:
-
-        def kept() -> Iterator[list[KeyedRow]]:
-            return _from(spool)
-
+    count = 0
+    with ExitStack() as stack:
+        spool = None if is_in_memory(frame) else stack.enter_context(Spool(2))
         for chunk in _keyed(frame, keys):
             distinct.add(chunk)
-            spool.write([row.key for row in chunk], [row.data for row in chunk])
-        _check(distinct, kept)
-        yield kept
+            count += len(chunk)
+            if spool is not None:
+                spool.write([row.key for row in chunk], [row.data for row in chunk])
 
+        def again() -> Iterator[list[KeyedRow]]:
+            return _keyed(frame, keys) if spool is None else _from(spool)
 
-def _check(distinct: DistinctKeys, rows: Rows) -> None:
-    if distinct.suspected:
-        distinct.check(row for chunk in rows() for row in chunk)
+        if distinct.suspected:
+            distinct.check(row for chunk in again() for row in chunk)
+        yield _Rows(count, again)
 
 
 def _keyed(frame: Frame, keys: KeyColumns) -> Iterator[list[KeyedRow]]:

@@ -28,6 +28,15 @@ def test_what_was_written_is_read_as_often_as_wanted(
             assert read == chunks
 
 
+def test_a_reading_that_was_given_up_takes_nothing_from_the_next() -> None:
+    with Spool(1) as spool:
+        for number in range(50):
+            spool.write([b"%d" % number] * 100)
+        for _ in range(3):
+            next(spool.read())
+            assert [column[0] for (column,) in spool.read()] == [b"%d" % n for n in range(50)]
+
+
 def test_nothing_written_is_nothing_to_read() -> None:
     with Spool(1) as spool:
         assert list(spool.read()) == []

@@ -28,7 +28,7 @@ from connectome_dagster.frames.encoding import Encoding
 from connectome_dagster.transfer import keys as keys_module
 from connectome_dagster.transfer import upsert as upsert_module
 from connectome_dagster.transfer.upsert import matched
-from tests.api.scripted import Request, Step, answer, hang_up, reset, serving
+from tests.api.scripted import Request, Step, answer, hang_up, reset, serving, stall
 from tests.transfer.conftest import Local, Open
 from tests.transfer.faults import applied_then, by_verb, forward, once, verb_of, when
 from tests.transfer.test_write import (
@@ -82,6 +82,11 @@ def test_as_many_requests_as_allowed_are_in_flight_and_never_more(open_collectio
     with serving(gauge) as server:
         open_collection(server.base_url, concurrency=4).upsert(ROWS[:24], on=["sku"])
     assert gauge.most == 4
+
+
+def patience(doubt: Step) -> float:
+    """Little where it is to run out, and plenty elsewhere: machines can be busy."""
+    return 1.0 if doubt is stall else 20.0
 
 
 REFUSED: tuple[tuple[list[dict[str, Any]], type[ConnectomeError], str], ...] = (
@@ -154,6 +159,25 @@ def test_a_stream_that_breaks_sends_nothing(open_collection: Open) -> None:
         assert server.requests == []
 
 
+@pytest.mark.parametrize("change", [lambda rows: rows.pop(), lambda rows: rows.append({"sku": 99})])
+def test_a_frame_that_changes_while_it_is_written_is_not_called_written(
+    local: Local, change: Callable[[list[dict[str, Any]]], Any]
+) -> None:
+    rows = [{"sku": n} for n in range(100)]
+    base = local.server.base_url
+    changed = threading.Lock()
+
+    def is_first(_request: Request) -> bool:
+        if changed.acquire(blocking=False):
+            change(rows)
+        return True
+
+    with serving(when(is_first, forward(base), forward(base))) as server:
+        things = local.collection(through=server.base_url, concurrency=1)
+        with pytest.raises(ConfigurationError, match="has changed while it was written"):
+            things.upsert(rows, on=["sku"])
+
+
 def test_keys_that_are_the_same_by_chance_alone_are_two_keys(
     local: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,7 +216,9 @@ def test_what_landed_is_not_sent_again(local: Local, doubt: Step) -> None:
     base = local.server.base_url
     update = once(applied_then(base, doubt), forward(base))
     with serving(by_verb(forward(base), updatewithupsert=update)) as server:
-        things = local.collection(through=server.base_url, concurrency=1, read_timeout=0.3)
+        things = local.collection(
+            through=server.base_url, concurrency=1, read_timeout=patience(doubt)
+        )
         report = things.upsert(ROWS[:3], on=["sku"])
         assert Counter(map(verb_of, server.requests)) == {
             "updatewithupsert": 3,
@@ -207,7 +233,7 @@ def test_what_did_not_land_is_sent_again(local: Local, doubt: Step) -> None:
     base = local.server.base_url
     with serving(by_verb(forward(base), updatewithupsert=once(doubt, forward(base)))) as server:
         things = local.collection(
-            through=server.base_url, concurrency=1, read_timeout=0.3, settle_seconds=0.0
+            through=server.base_url, concurrency=1, read_timeout=patience(doubt), settle_seconds=0.0
         )
         report = things.upsert(ROWS[:3], on=["sku"])
         assert Counter(map(verb_of, server.requests)) == {
