@@ -14,6 +14,7 @@ from connectome_dagster.errors import ConfigurationError
 from connectome_dagster.frames.encode import encode_rows
 from connectome_dagster.frames.encode_document import encode_document
 from connectome_dagster.frames.encoding import Encoding
+from connectome_dagster.transfer.compare import same_value
 from connectome_dagster.transfer.rows import Batch
 
 
@@ -90,13 +91,14 @@ def same_content(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two documents say the same.
 
     The order of fields does not matter, a field that is null is as one that is not there, and
-    numbers are equal as MongoDB has it: 1 is 1.0, but true is not 1.
+    numbers are equal as MongoDB has it: 1 is 1.0, but true is not 1. Extended JSON is what it
+    stands for.
 
     Example:
         >>> same_content({"a": 1, "b": {"c": [2]}}, {"b": {"c": [2.0], "d": None}, "a": 1})
         True
     """
-    return _same(one, other)
+    return _same(one, other) or same_value(dict(one), dict(other))
 
 
 def _same(one: Any, other: Any) -> bool:
