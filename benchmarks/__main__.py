@@ -153,9 +153,7 @@ class Bench:
         python = str(self._dlt) if subject.side == "dlt" else sys.executable
         told = _output("benchmarks.sides", *subject, frame, prove, address, python=python)
         run = Run(**json.loads(told))
-        expected = rows_of(subject, body)
-        if run.rows != expected:
-            raise BenchmarkFailed(f"{', '.join(subject)}: {run.rows} rows of {expected}")
+        check_rows(subject, run, body)
         return run
 
     def _compared(
@@ -184,6 +182,21 @@ class Bench:
 def rows_of(subject: Subject, body: Body) -> int:
     """How many documents a subject moves: a write may take the first of them alone."""
     return min(body.documents, SIDES[subject.side].rows or body.documents)
+
+
+def check_rows(subject: Subject, run: Run, body: Body) -> None:
+    """Refuse a run that did not do all, or more.
+
+    Raises:
+        BenchmarkFailed: rows are missing, or others were sent than had to be.
+    """
+    expected, written = rows_of(subject, body), SIDES[subject.side].written
+    if run.rows != expected:
+        raise BenchmarkFailed(f"{', '.join(subject)}: {run.rows} rows of {expected}")
+    if written is not None and run.written != written(expected):
+        raise BenchmarkFailed(
+            f"{', '.join(subject)}: {run.written} rows were sent, not {written(expected)}"
+        )
 
 
 def check_same(name: str, product: Sequence[Run], alternative: Sequence[Run]) -> None:

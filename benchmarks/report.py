@@ -32,6 +32,7 @@ class Run:
     requests: int | None
     sent_share: float | None
     guarantee: str | None
+    written: int | None
     digest: str | None
 
     @property

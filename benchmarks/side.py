@@ -26,12 +26,14 @@ class Did:
         requests: that were sent, where it was counted.
         sent_share: of a response's bytes, those that were sent when its first batch came out.
         guarantee: that a write reached.
+        written: rows that were sent, of a write that leaves out what is there.
     """
 
     rows: int
     requests: int | None = None
     sent_share: float | None = None
     guarantee: str | None = None
+    written: int | None = None
 
 
 class Side(NamedTuple):
@@ -45,6 +47,7 @@ class Side(NamedTuple):
         writes_to: of a write, the collection of the server.
         beside: of a write, what the server has to hold.
         change: of a write, what is done to the frame before.
+        written: of a write that leaves out what is there, how many of so many rows it has to send.
     """
 
     run: Run
@@ -54,3 +57,4 @@ class Side(NamedTuple):
     writes_to: str = ""
     beside: str = ""
     change: Callable[[Any], Any] | None = None
+    written: Callable[[int], int] | None = None

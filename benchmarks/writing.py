@@ -100,7 +100,12 @@ def _sync(address: str, collection: str, frame: Any) -> Did:
         concurrency=UPSERT_CONCURRENCY,
     ) as connectome:
         report = connectome.collection(collection).sync(frame, on=[KEY])
-    return Did(report.rows, requests=report.requests, guarantee=report.guarantee)
+    return Did(
+        report.rows,
+        requests=report.requests,
+        guarantee=report.guarantee,
+        written=(report.inserted or 0) + (report.updated or 0),
+    )
 
 
 def _change(frame: Any) -> Any:
@@ -170,6 +175,13 @@ SIDES = {
         writes_to=f"{DELAYED}-{KEYED}",
         beside=KEYED,
         change=_change,
+        written=lambda rows: -(-rows // CHANGED_EVERY),
     ),
-    "sync, all new": Side(_sync, _of_kept(_sync, KEPT_ROWS), rows=SYNC_ROWS, writes_to=SINK),
+    "sync, all new": Side(
+        _sync,
+        _of_kept(_sync, KEPT_ROWS),
+        rows=SYNC_ROWS,
+        writes_to=SINK,
+        written=lambda rows: rows,
+    ),
 }

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from benchmarks import data, rows
-from benchmarks.__main__ import BenchmarkFailed, check_same, main, replaying, rows_of
+from benchmarks.__main__ import BenchmarkFailed, check_rows, check_same, main, replaying, rows_of
 from benchmarks.data import DOCUMENTS, FLIGHTS, KEYED, LARGE, LARGE_TIMES, PLAIN, documents, prepare
 from benchmarks.local_server import Speed
 from benchmarks.proof import digest
@@ -34,7 +34,7 @@ from benchmarks.report import (
     table,
     targets_table,
 )
-from benchmarks.rows import FEW, FEW_DOCUMENTS, ROWS, Subject, bodies, missing, subjects
+from benchmarks.rows import FEW, FEW_DOCUMENTS, ROWS, Body, Subject, bodies, missing, subjects
 from benchmarks.sides import SIDES, run_side
 from benchmarks.writing import CHANGED_EVERY, KEPT_UPSERTS
 
@@ -272,6 +272,7 @@ RUN = Run(
     requests=None,
     sent_share=0.05,
     guarantee=None,
+    written=None,
     digest="same",
 )
 
@@ -288,6 +289,18 @@ def test_sides_that_moved_different_documents_are_not_compared() -> None:
             check_same("read", [RUN], [other])
     with pytest.raises(BenchmarkFailed, match="read"):
         check_same("read", [replace(RUN, digest=None)], [replace(RUN, digest=None)])
+
+
+def test_a_run_that_did_less_or_other_than_it_should_is_refused() -> None:
+    read, sync = Subject("batches"), Subject("sync", PLAIN)
+    synced = replace(RUN, rows=250, written=3)
+
+    check_rows(read, RUN, Body(DOCUMENTS, 10))
+    check_rows(sync, synced, Body(PLAIN, 250))
+    with pytest.raises(BenchmarkFailed, match="10 rows of 11"):
+        check_rows(read, RUN, Body(DOCUMENTS, 11))
+    with pytest.raises(BenchmarkFailed, match="250 rows were sent, not 3"):
+        check_rows(sync, replace(synced, written=250), Body(PLAIN, 250))
 
 
 def test_ratios_are_of_medians_and_of_rows_per_second() -> None:
