@@ -8,7 +8,7 @@ number or an id of Extended JSON is what it stands for. Digests hold within one 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from hashlib import blake2b
 from typing import Any
@@ -17,12 +17,16 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 Digests = npt.NDArray[np.uint64]
 Document = dict[str, Any]
 
-# Told apart, so that no text has the digest of a number.
+# So that values of two types do not have one digest.
 _TEXT = np.uint64(0x9E3779B97F4A7C15)
+_FLOAT = np.uint64(0xC2B2AE3D27D4EB4F)
+_BOOLEAN = np.uint64(0x165667B19E3779F9)
+_NULL = np.uint64(0x27D4EB2F165667C5)
 _OTHER = np.uint64(0xD6E8FEB86659FD93)
 
 _MIN, _MAX = -(2**63), 2**63 - 1
@@ -32,17 +36,25 @@ _encode = msgspec.json.Encoder(order="sorted", decimal_format="number").encode
 
 
 def column_digests(column: pa.Array) -> Digests | None:
-    """The digests of a column of integers or text, None for other types.
-
-    Args:
-        column: without nulls.
-    """
+    """The digests of a column of integers, floats, booleans or text; None for other types."""
     kind = column.type
+    there = column.is_valid()
     if pa.types.is_integer(kind) and kind != pa.uint64():
-        return _mixed(column.cast(pa.int64()).to_numpy(zero_copy_only=False).view(np.uint64))
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return _of_texts(column.to_pylist())
-    return None
+        whole = column.fill_null(0).cast(pa.int64()).to_numpy(zero_copy_only=False)
+        found = _mixed(whole.view(np.uint64))
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        found = _of_texts(column.fill_null("").to_pylist())
+    elif pa.types.is_boolean(kind):
+        found = _of_booleans(column.fill_null(False).to_numpy(zero_copy_only=False))
+    elif pa.types.is_float64(kind) or pa.types.is_float32(kind):
+        there = pc.and_(
+            there, pc.invert(pc.is_nan(column.fill_null(0.0)))
+        )  # NaN is written as null
+        floats = column.fill_null(0.0).cast(pa.float64()).to_numpy(zero_copy_only=False)
+        found = _of_floats(np.where(np.isfinite(floats), floats, 0.0))
+    else:
+        return None
+    return np.where(there.to_numpy(zero_copy_only=False), found, _NULL)
 
 
 def value_digests(values: Sequence[Any]) -> Digests:
@@ -54,10 +66,26 @@ def value_digests(values: Sequence[Any]) -> Digests:
         (True, False, False)
     """
     kinds = set(map(type, values))
-    if kinds == {int} and min(values) >= _MIN and max(values) <= _MAX:
-        return _mixed(np.array(values, dtype=np.int64).view(np.uint64))
-    if kinds == {str}:
+    if len(kinds) == 1:
+        return _of_one_type(values, kinds.pop())
+    digests = np.empty(len(values), dtype=np.uint64)
+    for kind in kinds:
+        places = [at for at, value in enumerate(values) if type(value) is kind]
+        digests[places] = _of_one_type([values[at] for at in places], kind)
+    return digests
+
+
+def _of_one_type(values: Sequence[Any], kind: type) -> Digests:
+    if kind is str:
         return _of_texts(values)
+    if kind is int and min(values) >= _MIN and max(values) <= _MAX:
+        return _mixed(np.array(values, dtype=np.int64).view(np.uint64))
+    if kind is float:
+        return _of_floats(np.array(values, dtype=np.float64))
+    if kind is bool:
+        return _of_booleans(np.array(values, dtype=bool))
+    if kind is type(None):
+        return np.full(len(values), _NULL, dtype=np.uint64)
     return np.fromiter(map(_of_value, values), np.uint64, len(values))
 
 
@@ -67,14 +95,31 @@ def _of_texts(texts: Iterable[str]) -> Digests:
     return _mixed(hashed.view(np.uint64) ^ _TEXT)
 
 
+def _of_booleans(values: npt.NDArray[np.bool_]) -> Digests:
+    return _mixed(values.astype(np.uint64) ^ _BOOLEAN)
+
+
+def _of_floats(values: npt.NDArray[np.float64]) -> Digests:
+    """Those of whole numbers are the integers'."""
+    whole = values == np.floor(values)
+    small = whole & (np.abs(values) < 2.0**63)
+    digests = _mixed(values.view(np.uint64) ^ _FLOAT)
+    digests[small] = _mixed(values[small].astype(np.int64).view(np.uint64))
+    for at in np.flatnonzero(whole & ~small).tolist():
+        digests[at] = _of_value(int(values[at]))
+    return digests
+
+
 def _of_value(value: Any) -> int:
     value = canonical(value)
-    if type(value) is int and _MIN <= value <= _MAX:
-        return int(_mixed(np.array([value], dtype=np.int64).view(np.uint64))[0])
-    if type(value) is str:
-        return int(_of_texts([value])[0])
+    kind = type(value)
+    if kind in _SCALARS and not (kind is int and not _MIN <= value <= _MAX):
+        return int(_of_one_type([value], kind)[0])
     digest = blake2b(text_of(value), digest_size=8).digest()
     return int.from_bytes(digest, "little") ^ int(_OTHER)
+
+
+_SCALARS = frozenset({str, int, float, bool})
 
 
 def _mixed(values: Digests) -> Digests:
@@ -96,25 +141,21 @@ def together(columns: Sequence[Digests]) -> Digests:
     return digests
 
 
-def content_digests(documents: Sequence[Mapping[str, Any]], names: Collection[str]) -> Digests:
+def content_digests(documents: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Digests:
     """The digests of what documents say in some of their fields; never 0.
 
     Example:
-        >>> one, same = content_digests([{"a": 1, "b": None}, {"a": 1.0}], {"a", "b"}).tolist()
+        >>> one, same = content_digests([{"a": 1, "b": None}, {"a": 1.0}], ["a", "b"]).tolist()
         >>> one == same
         True
     """
-    digests = np.empty(len(documents), dtype=np.int64)
-    for at, document in enumerate(documents):  # per document: what is done here counts
-        said: Document = {}
-        for name, value in document.items():
-            if value is not None and name in names:
-                kind = type(value)
-                said[name] = value if kind is str or kind is int else canonical(value)
-        digests[at] = hash(text_of(said))
-    found: Digests = digests.view(np.uint64)
-    found[found == 0] = 1
-    return found
+    return said([value_digests([one.get(name) for one in documents]) for name in names])
+
+
+def said(columns: Sequence[Digests]) -> Digests:
+    """The digests of what rows say in all of their columns, in one order of these; never 0."""
+    found = together(columns)
+    return np.where(found == 0, np.uint64(1), found)
 
 
 def same_value(one: Any, other: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -20,10 +21,13 @@ import pyarrow.compute as pc
 from connectome_dagster.errors import EncodeError
 from connectome_dagster.frames.encode import encode_rows
 from connectome_dagster.frames.encoding import Encoding
+from connectome_dagster.frames.plain import plain_documents
 from connectome_dagster.transfer.compare import (
     Digests,
     canonical,
     column_digests,
+    content_digests,
+    said,
     text_of,
     together,
     value_digests,
@@ -54,12 +58,14 @@ class Chunk:
         digests: of their keys.
         lines: encodes those of a mask as JSON objects.
         keys: encodes the keys of those of a mask, as JSON objects.
+        contents: the digests of what those of a mask say in all columns.
     """
 
     first_row: int
     digests: Digests
     lines: Callable[[Mask], list[bytes]]
     keys: Callable[[Mask], list[bytes]]
+    contents: Callable[[Mask], Digests]
 
 
 @dataclass
@@ -128,6 +134,11 @@ class Passes:
         self._held = list(batches_of(frame)) if is_in_memory(frame) else None
         self._frame = None if self._held is not None else frame
 
+    @cached_property
+    def names(self) -> list[str]:
+        """All columns in one order; known after the first pass."""
+        return sorted({*self.summary.names, *self.on})
+
     def first(self) -> Iterator[Chunk]:
         """Go through the rows for the first time, looking at every key.
 
@@ -151,7 +162,7 @@ class Passes:
         row = 0
         for lines, keys, raw in self._spool.read():
             digests = np.frombuffer(b"".join(raw), dtype=np.uint64)
-            yield Chunk(row, digests, _picked(lines), _picked(keys))
+            yield Chunk(row, digests, _picked(lines), _picked(keys), self._contents_of(lines))
             row += len(lines)
 
     def check_distinct(self) -> None:
@@ -213,10 +224,9 @@ class Passes:
         if min(places) < 0:
             return None
         columns = [batch.column(at) for at in places]
-        digests = [None if each.null_count else column_digests(each) for each in columns]
-        known = [each for each in digests if each is not None]
-        if len(known) < len(columns):
+        if any(each.null_count or not _is_quick(each.type) for each in columns):
             return None
+        known = [each for each in map(column_digests, columns) if each is not None]
         if first:
             few = self.summary.keys is not None and row + len(batch) <= MAX_HELD_KEYS
             self.summary.note([each.to_pylist() for each in columns] if few else None, len(batch))
@@ -230,7 +240,27 @@ class Passes:
         def keys(mask: Mask) -> list[bytes]:
             return encode_rows(_masked(batch.select(self.on), mask), row, self._encoding)
 
-        return Chunk(row, together(known), lines, keys)
+        def contents(mask: Mask) -> Digests:
+            return said(self._said(_masked(batch, mask), row))
+
+        return Chunk(row, together(known), lines, keys, contents)
+
+    def _said(self, batch: pa.RecordBatch, row: int) -> list[Digests]:
+        """What each column says; those without a quick way as they are encoded."""
+        columns = []
+        for name in self.names:
+            at = batch.schema.get_field_index(name)
+            digests = None if at < 0 else column_digests(batch.column(at))
+            if digests is None:
+                lines = encode_rows(batch.select([name]), row, self._encoding) if at >= 0 else []
+                values = [one.get(name) for one in msgspec.json.decode(_array(lines))]
+                digests = value_digests(values or [None] * len(batch))
+            columns.append(digests)
+        return columns
+
+    def _contents_of(self, lines: Sequence[bytes]) -> Callable[[Mask], Digests]:
+        picked = _picked(lines)
+        return lambda mask: content_digests(plain_documents(b",".join(picked(mask))), self.names)
 
     def _encoded(self, batch: pa.RecordBatch, mask: Mask, row: int) -> list[bytes]:
         if mask.all():
@@ -250,12 +280,20 @@ class Passes:
             if len(columns) == 1:
                 self.summary.widen_by(columns[0])
         digests = together([value_digests(column) for column in columns])
+        lines = [each.data for each in keyed]
         return Chunk(
             row,
             digests,
-            _picked([each.data for each in keyed]),
+            _picked(lines),
             _picked([each.key for each in keyed]),
+            self._contents_of(lines),
         )
+
+
+def _is_quick(kind: pa.DataType) -> bool:
+    """Keys of this type are compared, and encoded, without a look at each of them."""
+    whole = pa.types.is_integer(kind) and kind != pa.uint64()
+    return bool(whole or pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _masked(batch: pa.RecordBatch, mask: Mask) -> pa.RecordBatch:

@@ -200,8 +200,7 @@ class _Reading:
         self._known = known
         self._surplus_on = surplus_on
         self._surplus: Spool | None = None
-        self._names = frozenset(passes.summary.names)
-        self._project = dict.fromkeys(sorted({*self._names, *passes.on}), 1)
+        self._project = dict.fromkeys(passes.names, 1)
         self._suspects: list[dict[str, Any]] = []
         keys = passes.summary.keys
         few = keys is not None and len(keys) <= MAX_KEY_QUERIES * self.keys_per_query
@@ -300,7 +299,9 @@ class _Reading:
     def _decoded(self, piece: bytes) -> _Piece:
         documents = plain_documents(piece)
         return _Piece(
-            self._passes.digests_of(documents), content_digests(documents, self._names), documents
+            self._passes.digests_of(documents),
+            content_digests(documents, self._passes.names),
+            documents,
         )
 
     def documents(self, keys: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
@@ -527,7 +528,7 @@ class _Syncing:
                  self._target.concurrency, self._tally, None)  # fmt: skip
 
     def _changes(self) -> Iterator[_Change]:
-        rows = self._differing(frozenset(self._passes.summary.names))
+        rows = self._differing()
         while some := list(islice(rows, ROWS_PER_LOOK)):
             keys = [self._passes.key_of(row) for _, row in some]
             found = self._reading.documents([tuple(key.values()) for key in keys])
@@ -540,15 +541,17 @@ class _Syncing:
                 elif changed := changed_fields(row, document):
                     yield _Change(at, key, row, changed)
 
-    def _differing(self, names: frozenset[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _differing(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Rows whose digest is another than their document's."""
         for chunk in self._passes.again():
             there = self._known.contents(chunk.digests)
-            places = np.flatnonzero(there)
-            rows = _decoded(chunk.lines(there != 0))
-            differs = np.flatnonzero(content_digests(rows, names) != there[places])
-            for at in differs.tolist():
-                yield chunk.first_row + int(places[at]), rows[at]
+            differs = there != 0
+            if differs.any():
+                differs[differs] = chunk.contents(differs) != there[differs]
+            places = np.flatnonzero(differs)
+            if len(places):
+                rows = _decoded(chunk.lines(differs))
+                yield from zip((places + chunk.first_row).tolist(), rows, strict=True)
 
     def _first_update(self, change: _Change) -> None:
         """Update one document, and see that an update leaves the other fields alone (U6)."""

@@ -157,7 +157,8 @@ def test_twins_of_one_attempt_are_told_apart_whatever_an_id_is(
     rows = [noted(load, {"n": n, "big": 2**60 + 1, "half": 0.5}, attempt(LATER, 1)) for n in (1, 2)]
     connectome_server.faults.add("twice", verb="batchwrite", nth=1)
     target.send(endpoints.batch_write(collection, _json(rows)))
-    until(lambda: len(target.find(target.marks.of_load(load)).to_pylist()) == 4)
+    written = target.find(target.marks.of_load(load), strategy="stream")
+    until(lambda: len(written.to_pylist()) == 4)
 
     report = reconcile(target, load)
 
