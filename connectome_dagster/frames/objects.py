@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from itertools import pairwise
 from typing import Any
@@ -104,7 +104,7 @@ def _values(array: pa.Array, lists: Lists, *, in_struct: bool) -> Sequence[Any] 
 
 
 def _dicts(array: pa.StructArray, lists: Lists) -> Sequence[Any] | Objects:
-    rows = array.drop_null()
+    rows = _present(array)
     if not len(array.type):
         dicts: list[dict[str, Any]] = [{} for _ in range(len(rows))]
     for at, field in enumerate(array.type):
@@ -118,6 +118,14 @@ def _dicts(array: pa.StructArray, lists: Lists) -> Sequence[Any] | Objects:
     return _among_nulls(dicts, array) if array.null_count else dicts
 
 
+def _present(array: pa.StructArray) -> pa.StructArray:
+    try:
+        return array.drop_null()
+    except pa.ArrowNotImplementedError:  # pyarrow 26 cannot move views of text
+        rows = [at for at, value in enumerate(array.is_valid().to_pylist()) if value]
+    return pa.concat_arrays([array.slice(at, 1) for at in rows] or [array.slice(0, 0)])
+
+
 def _among_nulls(values: Sequence[Any], array: pa.Array) -> Objects:
     """Put the values of an array that are not null where they stand in it."""
     objects = np.full(len(array), None)
@@ -127,8 +135,9 @@ def _among_nulls(values: Sequence[Any], array: pa.Array) -> Objects:
 
 def _lists(array: pa.Array, lists: Lists, *, in_struct: bool) -> Sequence[Any] | Objects:
     if lists < Lists.PYTHON and not _needs_items(array.type.value_type, lists, in_struct):
-        made: Objects = array.to_pandas().to_numpy()
-        return made
+        with suppress(pa.ArrowNotImplementedError):  # such as lists of UUIDs
+            made: Objects = array.to_pandas().to_numpy()
+            return made
     items = _values(array.flatten(), lists, in_struct=in_struct)
     if lists < Lists.PYTHON:
         items = _untyped(items)
@@ -150,7 +159,9 @@ def _needs_items(type_: pa.DataType, lists: Lists, in_struct: bool) -> bool:
         return _needs_items(type_.value_type, lists, in_struct)
     if pa.types.is_boolean(type_):
         return lists == Lists.UNTYPED_BOOLEANS
-    return bool(pa.types.is_struct(type_) or (in_struct and pa.types.is_timestamp(type_)))
+    if pa.types.is_timestamp(type_):
+        return in_struct and type_.unit != "ns"  # Python's have no nanoseconds
+    return bool(pa.types.is_struct(type_))
 
 
 def _plain_values(array: pa.Array) -> list[Any]:
@@ -184,6 +195,8 @@ def _numbers(array: pa.Array) -> list[Any]:
 
 
 def _instants(array: pa.TimestampArray) -> list[Any]:
+    if array.type.unit == "ns":
+        return list(array.to_pylist())
     try:
         return list(array.to_pandas(timestamp_as_object=True).to_numpy().tolist())
     except (ValueError, OverflowError):
