@@ -100,6 +100,22 @@ def check_found(target: Target, tally: Tally, key: Mapping[str, Any]) -> None:
             raise _other_form(target, name, said, shown)
 
 
+def check_compared(target: Target, tally: Tally, key: Mapping[str, Any]) -> None:
+    """As `check_found`, for who looks for documents by text alone, also by their `_id`.
+
+    Raises:
+        ConfigurationError: documents have such a field in another form, or ObjectIds for `_id`.
+        ConnectomeError: the service refused, or could not be reached.
+    """
+    if "_id" in key and are_object_ids(target, tally):
+        raise ConfigurationError(
+            f"the _id of collection {target.collection!r} are ObjectIds, which text does not find, "
+            "so that all rows would seem to be missing: upsert(on=['_id']) finds them, or give "
+            "other columns in on. Nothing was sent"
+        )
+    check_found(target, tally, key)
+
+
 def _other_form(target: Target, name: str, said: Any, shown: Any) -> ConfigurationError:
     here = f"the key column {name!r} of collection {target.collection!r}"
     if isinstance(said, Mapping):

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import islice
 from typing import Any
 
@@ -31,7 +32,8 @@ from connectome_dagster.transfer.batches import RowBatch, gather
 from connectome_dagster.transfer.compare import Digests, changed_fields, content_digests, text_of
 from connectome_dagster.transfer.fetch import Source
 from connectome_dagster.transfer.fetch import Tally as ReadTally
-from connectome_dagster.transfer.identity import RowKeys, attempt, attempt_token, load_id
+from connectome_dagster.transfer.identity import ID_BYTES, attempt, attempt_token, load_id
+from connectome_dagster.transfer.key_forms import check_compared
 from connectome_dagster.transfer.load import (
     MAX_REJECTED,
     MAX_WAIT_SECONDS,
@@ -80,6 +82,7 @@ def sync(
         passes = Passes(frame, on, encoding, stack.enter_context(Spool(3)))
         known = _first_pass(passes)
         _check_names(target, passes)
+        _check_forms(target, tally, passes)
         reading = _Reading(target, tally, passes, known, stack if delete_missing else None)
         reading.run(dict(where or {}))
         syncing = _Syncing(target, tally, passes, known, reading, load)
@@ -160,6 +163,14 @@ def _check_names(target: Target, passes: Passes) -> None:
             "for this package's own notes, and readers hide it; rename it, or set bookkeeping to "
             "another name. Nothing was sent"
         )
+
+
+def _check_forms(target: Target, tally: Tally, passes: Passes) -> None:
+    """Look whether keys as they are said find documents: else all of them would seem missing."""
+    for chunk in islice(passes.again(), 1):
+        first = np.arange(len(chunk.digests)) == 0
+        (key,) = plain_documents(chunk.keys(first)[0])
+        check_compared(target, tally, key)
 
 
 @dataclass
@@ -496,7 +507,6 @@ class _Syncing:
     def _batches(self, run: Run | None, as_ids: bool) -> Iterator[RowBatch]:
         target = self._target
         rows: list[int] = []
-        keys = None if run is None else RowKeys(run.load)
 
         def chunks() -> Iterator[tuple[list[bytes], list[bytes]]]:
             for chunk in self._passes.again():
@@ -505,7 +515,7 @@ class _Syncing:
                 rows.extend((np.flatnonzero(new) + chunk.first_row).tolist())
                 if as_ids and "_id" in self._passes.summary.names:
                     raise _has_ids(target.collection)
-                taken = [] if keys is None else keys.take(chunk.keys(new))
+                taken = [] if run is None else _row_keys(run.load, chunk.keys(new))
                 yield [line[:-1] for line in lines], taken
 
         beside = 0
@@ -664,6 +674,19 @@ _GUARANTEES: dict[str, Guarantee] = {"field": "verified", "id": "enforced", "non
 
 def _decoded(lines: Sequence[bytes]) -> list[dict[str, Any]]:
     return plain_documents(b",".join(lines)) if lines else []
+
+
+def _row_keys(load: str, texts: Sequence[bytes]) -> list[bytes]:
+    """The keys of rows as `RowKeys` gives them, of rows that are known to have one key each."""
+    hashed = blake2b(load.encode(), digest_size=ID_BYTES)
+    digests = []
+    for text in texts:  # per row: what is done here counts
+        one = hashed.copy()
+        one.update(text)
+        digests.append(one.digest())
+    digits = b"".join(digests).hex().encode()
+    width = 2 * ID_BYTES
+    return [digits[at : at + width] for at in range(0, len(digits), width)]
 
 
 def _has_ids(collection: str) -> ConfigurationError:

@@ -155,3 +155,40 @@ def test_keys_that_cannot_mislead_cost_no_look(local: Local) -> None:
     things = local.collection([{"k": "a", "j": 1}])
     report = things.upsert([{"k": "b", "j": 2}], on=["k", "j"])
     assert report.requests == 1
+
+
+@pytest.mark.parametrize("frame_of", [list, iter, pa.Table.from_pylist])
+@pytest.mark.parametrize("form", ["oid", "objectid"])
+def test_a_sync_by_ids_that_text_does_not_find_is_refused_before_anything_is_sent(
+    local: Local, form: str, frame_of: Any
+) -> None:
+    local.server.switches(id_form=form)
+    things = local.collection([{"_id": {"$oid": DIGITS}, "n": 1}])
+    with pytest.raises(ConfigurationError, match="upsert"):
+        things.sync(frame_of([{"_id": DIGITS, "n": 2}]), on=["_id"])
+    assert not changes(local)
+
+
+@pytest.mark.parametrize(("there", "key", "encoding", "way"), MISSED.values(), ids=MISSED.keys())
+def test_a_sync_by_a_key_that_would_find_nothing_is_refused_as_well(
+    local: Local, there: Any, key: Any, encoding: Encoding, way: str
+) -> None:
+    things = local.collection([{"k": there, "n": 1}])
+    with pytest.raises(ConfigurationError, match="'k'") as caught:
+        things.sync([{"k": key, "n": 2}], on=["k"], encoding=encoding)
+    assert way in str(caught.value)
+    assert not changes(local)
+
+
+@pytest.mark.parametrize(("there", "key", "encoding"), FOUND.values(), ids=FOUND.keys())
+def test_a_sync_by_a_key_that_finds_what_is_there_goes_through(
+    local: Local, there: Any, key: Any, encoding: Encoding
+) -> None:
+    things = local.collection([{"k": there, "n": 1}])
+    report = things.sync([{"k": key, "n": 2}], on=["k"], encoding=encoding)
+    assert [each["n"] for each in local.documents(things)] == [2]
+    assert (report.inserted, report.updated) == (0, 1)
+
+
+def test_a_sync_of_nothing_has_no_key_to_look_at(local: Local) -> None:
+    assert local.collection([{"k": DATE}]).sync([], on=["k"]).rows == 0
