@@ -23,7 +23,7 @@ from connectome_dagster.frames.encoding import Encoding
 from connectome_dagster.testing import ConnectomeServer
 from connectome_dagster.transfer import sync as syncing
 from connectome_dagster.transfer.collection import Connectome
-from connectome_dagster.transfer.identity import load_id
+from connectome_dagster.transfer.identity import RowKeys, load_id
 from connectome_dagster.transfer.reconcile import reconcile
 from connectome_dagster.transfer.sync import sync
 from connectome_dagster.transfer.write import append
@@ -483,3 +483,16 @@ def test_a_collection_syncs(connectome_server: ConnectomeServer, connectome: Con
     assert (report.inserted, report.unchanged, report.deleted) == (20, 10, 10)
     assert bare(connectome_server, collection.id) == ROWS[10:]
     assert collection.reconcile('sync ["sku"]').rows == 20
+
+
+def test_rows_have_the_keys_that_a_load_by_the_same_columns_gives_them(
+    connectome_server: ConnectomeServer, to_target: ToTarget
+) -> None:
+    collection = connectome_server.collection()
+    sync(to_target(collection), ROWS, ["sku"], load="today")
+    load = load_id(collection, "today")
+    keys = RowKeys(load).take([b'{"sku":%d}' % row["sku"] for row in ROWS])
+
+    there = connectome_server.documents(collection)
+    assert {one["_dagster"]["key"] for one in there} == {key.decode() for key in keys}
+    assert {one["_dagster"]["load"] for one in there} == {load}
