@@ -6,6 +6,7 @@ sent in. Knows how a batch is sent, looked for and sent again; not what a write 
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -112,6 +113,7 @@ class Load:
         self._replaces = compare and not self._fresh
         self._lock = threading.Lock()
         self._ids_checked = not as_ids
+        self._too_large = sys.maxsize  # bytes of the smallest body that was refused as that
 
     @property
     def inserted(self) -> int:
@@ -153,7 +155,11 @@ class Load:
 
     def _sent(self, sending: _Sending) -> list[_Sending]:
         """Send a batch; return what of it has to be sent once more."""
-        trouble = self._send(sending)
+        call = self._call(sending)
+        size = len(call.body or b"")
+        if size >= self._too_large and len(sending.batch) > 1:
+            return [replace(sending, batch=half) for half in sending.batch.halves()]
+        trouble = self._send(sending, call)
         if trouble is None:
             return self._acknowledged(sending)
         if isinstance(trouble, OutcomeUnknown):
@@ -162,20 +168,23 @@ class Load:
             if len(sending.batch) == 1:
                 self._reject(sending.batch, trouble)
                 return []
+            self._too_large = min(size, self._too_large)
             return [sending.again(half) for half in sending.batch.halves()]
         if trouble.status not in _ABOUT_DOCUMENTS:
             raise trouble
         return self._refused(sending, trouble)
 
-    def _send(self, sending: _Sending) -> OutcomeUnknown | RequestRejected | None:
+    def _call(self, sending: _Sending) -> Call:
         batch, run = sending.batch, self._run
         if run is None:
-            call = endpoints.batch_write(self._target.collection, batch.plain())
-        else:
-            tried = attempt(run.token, sending.number)
-            body = self._marks.array(batch.lines, run.load, batch.keys, tried, as_ids=self._as_ids)
-            call = endpoints.batch_write(self._target.collection, body)
-            call = replace(call, idempotency_key=_name_of(run.load, tried, batch.keys))
+            return endpoints.batch_write(self._target.collection, batch.plain())
+        tried = attempt(run.token, sending.number)
+        body = self._marks.array(batch.lines, run.load, batch.keys, tried, as_ids=self._as_ids)
+        call = endpoints.batch_write(self._target.collection, body)
+        return replace(call, idempotency_key=_name_of(run.load, tried, batch.keys))
+
+    def _send(self, sending: _Sending, call: Call) -> OutcomeUnknown | RequestRejected | None:
+        batch = sending.batch
         if sending.number > 1:
             self._tally.add_retry()
         try:

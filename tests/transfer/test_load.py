@@ -331,10 +331,12 @@ class TestRefusals:
 
     def test_a_service_that_takes_less_at_once_is_sent_less(self, local: Local) -> None:
         local.server.switches(max_body_bytes=600)
-        things = local.collection()
+        things = local.collection(concurrency=1)
         report = things.append(ROWS)
         assert canonical(local.documents(things)) == canonical(ROWS)
         assert report.batches > 3
+        # It is learned from the first batch, in halves of ten, what is too large.
+        assert [entry.status for entry in local.server.log].count(413) <= 3
 
     def test_a_document_that_is_too_large_by_itself_is_a_refused_row(self, local: Local) -> None:
         local.server.switches(max_body_bytes=600)
