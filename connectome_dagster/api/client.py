@@ -628,7 +628,7 @@ def _send(connection: Connection, flight: _Flight, patience: float) -> None:
         # A service may answer and close before it has read everything, to a body that is too
         # large for one: what it said can still be read.
         with suppress(BrokenPipeError, ConnectionResetError):
-            connection.send(flight.head, flight.body)
+            connection.send(flight)
     except OSError as error:
         broken = _loss(error, patience)
     if broken is not None:

@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
+from typing import Protocol
 
 # Services close idle connections after five seconds and more. A write that must not be repeated
 # does not ride on a connection that may be closed under it: its outcome would be unknown.
@@ -31,6 +32,13 @@ class NoPlaceError(Exception):
     """All connections were in use for as long as one was willing to wait."""
 
 
+class Message(Protocol):
+    """What is sent; what it is made of is not for a repr."""
+
+    head: bytes
+    body: bytes
+
+
 class Connection:
     """A connected socket; whoever has it is alone with it.
 
@@ -42,12 +50,13 @@ class Connection:
         self._sock = sock
         self._last_used = time.monotonic()
 
-    def send(self, head: bytes, body: bytes) -> None:
-        if len(body) <= ONE_PACKET_BYTES:
-            self._sock.sendall(head + body)
+    def send(self, message: Message) -> None:
+        # Never in names of their own: tools show locals, and a head holds a credential.
+        if len(message.body) <= ONE_PACKET_BYTES:
+            self._sock.sendall(message.head + message.body)
         else:
-            self._sock.sendall(head)
-            self._sock.sendall(body)
+            self._sock.sendall(message.head)
+            self._sock.sendall(message.body)
 
     def receive(self, size: int) -> bytes:
         """Return what has arrived, at most `size` bytes; `b""` when the other side has closed."""

@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import pytest
 
@@ -147,6 +148,12 @@ def test_connections_that_nobody_closed_are_closed_with_their_owner(pairs: Pairs
     assert pairs.ours[0].fileno() < 0
 
 
+@dataclass
+class Sent:
+    head: bytes
+    body: bytes
+
+
 @pytest.mark.parametrize("size", [0, 10, module.ONE_PACKET_BYTES + 1])
 def test_head_and_body_arrive_one_behind_the_other(pairs: Pairs, size: int) -> None:
     connection = Connection(pairs())
@@ -159,7 +166,7 @@ def test_head_and_body_arrive_one_behind_the_other(pairs: Pairs, size: int) -> N
 
     reading = threading.Thread(target=read)
     reading.start()
-    connection.send(b"head", body)
+    connection.send(Sent(b"head", body))
     reading.join(10)
     assert bytes(got) == b"head" + body
     connection.close()

@@ -8,6 +8,7 @@ import gzip
 import http.client
 import json
 import logging
+import socket
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -240,6 +241,33 @@ def test_the_credential_is_not_seen_through_a_proxy(
         error = fail("http://app.example", CALLS[1], send)
     assert quote(SECRET, safe="") in proxy.requests[0].target
     assert_clean(look(error) + records(caplog) + "".join(capfd.readouterr()))
+
+
+@pytest.mark.parametrize("method", ["sendall", "recv"])
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.verb)
+def test_the_end_of_the_program_midway_shows_the_credential_to_no_tool(
+    call: Call, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*given: object) -> None:
+        del given
+        raise KeyboardInterrupt
+
+    with serving(answer(body=b"[]")) as server:
+        client = Client(server.base_url)
+        with monkeypatch.context() as patched:
+            patched.setattr(socket.socket, method, end)
+            with pytest.raises(KeyboardInterrupt) as caught:
+                client.send(call, CREDENTIALS)
+        told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+        seen = "".join(
+            f"{name}={value}"
+            for frame in told.stack
+            if "connectome_dagster" in frame.filename
+            for name, value in (frame.locals or {}).items()
+        )
+        client.close()
+    assert "flight=" in seen
+    assert_clean(seen)
 
 
 def test_the_sweep_would_find_a_leak() -> None:
