@@ -19,9 +19,9 @@ import numpy.typing as npt
 from connectome_dagster.errors import MalformedResponse
 
 # A piece is what one call of a parser gets: large enough that the call costs little beside the
-# parsing (a twentieth less than with 1 MiB), small enough that a handful in flight stays far below
-# the memory that a read may take.
-PIECE_BYTES = 3 << 19
+# parsing, small enough that a handful in flight stays far below the memory that a read may take.
+# (With 1.5 MiB a read takes 2 % less CPU still, and writing Parquet 20 MiB more memory.)
+PIECE_BYTES = 5 << 18
 
 # The first piece is smaller, so that a slow response shows its first documents soon; each one
 # after it is so many times larger than the one before, until a piece is what it should be.
