@@ -55,7 +55,9 @@ class Connectome:
             environment. May be overridden for a collection.
         write_credential: serves writes, updates and deletes (F2); None takes
             `CONNECTOME_WRITE_CREDENTIAL` from the environment. May be overridden as well.
-        concurrency: requests in flight at a time of one write.
+        concurrency: requests in flight at a time of one write, at most. There are fewer while more
+            bring nothing, and half as many each time the service pushes back: 429, 503, or no
+            answer in time (U8). When it asks one to wait, all wait.
         batch_rows: documents in one batch at most.
         batch_bytes: bytes of one batch at most; a larger document travels alone.
         page_rows: documents at most that a read in pages asks for at a time; fewer where they are
