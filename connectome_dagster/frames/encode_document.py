@@ -140,9 +140,10 @@ class _Document:
 
     def _decimal(self, value: Decimal, column: str) -> Any:
         if self._encoding.decimals == "ejson":
-            if len(value.as_tuple().digits) > forms.DECIMAL_DIGITS:
+            shorter = _without_needless_zeros(value)
+            if len(shorter.as_tuple().digits) > forms.DECIMAL_DIGITS:
                 raise self._unsayable(column, forms.TOO_MANY_DIGITS)
-            return {"$numberDecimal": str(value)}
+            return {"$numberDecimal": str(shorter)}
         if value.is_infinite():
             raise self._no_form(value, column)
         return str(value)
@@ -189,6 +190,17 @@ def _iso_text(nanoseconds: int) -> str:
     if nanoseconds % 10**3 == 0:
         return f"{np.datetime64(nanoseconds // 10**3, 'us')}Z"
     return f"{np.datetime64(nanoseconds, 'ns')}Z"
+
+
+def _without_needless_zeros(value: Decimal) -> Decimal:
+    """The same number, if it has too many digits without those at the end of its fraction."""
+    sign, digits, exponent = value.as_tuple()
+    if len(digits) <= forms.DECIMAL_DIGITS or not isinstance(exponent, int):
+        return value
+    needless = 0
+    while needless < -exponent and digits[-1 - needless] == 0:
+        needless += 1
+    return Decimal((sign, digits[: len(digits) - needless], exponent + needless))
 
 
 def _digits(whole: int) -> bytes:
