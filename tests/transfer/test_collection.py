@@ -38,6 +38,14 @@ def test_a_newcomer_s_round_trip(connectome_server: ConnectomeServer) -> None:
         {"read_timeout": -1},
         {"max_attempts": 0},
         {"no_match_status": 200},
+        {"idempotency": "ids"},
+        {"verify": "sometimes"},
+        {"settle_seconds": -1},
+        {"settle_seconds": 601},
+        {"settle_seconds": True},
+        {"bookkeeping": "a.b"},
+        {"bookkeeping": "_id"},
+        {"compress_requests": 1},
         {"base_url": "ftp://x"},
         {"base_url": "https://x/collection/read/secret"},
         {"read_credential": ""},
@@ -95,3 +103,38 @@ def test_a_call_after_the_end_says_that_it_is_closed() -> None:
         things.find().to_pylist()
     with pytest.raises(ConfigurationError, match="the client is closed"):
         things.append([{"a": 1}])
+
+
+def test_the_settings_of_writing_reach_every_collection(
+    connectome_server: ConnectomeServer,
+) -> None:
+    connectome_server.switches(gzip_requests=True)
+    id = connectome_server.collection()  # noqa: A001 - the service's word for it
+    rows = [{"n": n, "text": "x" * 50} for n in range(60)]
+    with Connectome(
+        base_url=connectome_server.base_url,
+        read_credential=connectome_server.read_credential,
+        write_credential=connectome_server.write_credential,
+        idempotency="id",
+        verify="always",
+        settle_seconds=0.0,
+        bookkeeping="origin",
+        compress_requests=True,
+    ) as connectome:
+        report = connectome.collection(id).append(rows, load="monday")
+        again = connectome.collection(id).append(rows, load="monday")
+        found = connectome.collection(id).find(project={"_id": 0}).to_pylist()
+    assert (report.guarantee, report.inserted, again.unchanged) == ("enforced", 60, 60)
+    assert sorted(found, key=lambda row: row["n"]) == rows
+    for document in connectome_server.documents(id):
+        assert document["_id"] == document["origin"]["key"]
+
+
+@pytest.mark.parametrize("word", ["ignore", True, None])
+def test_what_becomes_of_refused_rows_is_one_of_two_words(word: Any) -> None:
+    with Connectome(**BOTH) as connectome:
+        movies = connectome.collection("movies")
+        with pytest.raises(ConfigurationError, match="on_reject is"):
+            movies.append([{"a": 1}], on_reject=word)
+        with pytest.raises(ConfigurationError, match="on_reject is"):
+            movies.replace([{"a": 1}], where={"a": 1}, on_reject=word)
