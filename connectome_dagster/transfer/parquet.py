@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -16,7 +16,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from connectome_dagster.errors import ConfigurationError, EncodeError
-from connectome_dagster.frames.schema import Unmergeable, conform, merge_schemas
+from connectome_dagster.frames.schema import (
+    ITEM,
+    Path,
+    Unmergeable,
+    conform,
+    kind_of,
+    merge_schemas,
+)
 
 # Batches are gathered into row groups of this size, in bytes of Arrow: readers of the file want few
 # and large ones, and they are the largest part of what writing holds in memory, for one is gathered
@@ -27,8 +34,13 @@ GROUP_BYTES = 4 << 20
 SAMPLE_VALUES = 4096
 
 
+# A file that nests deeper is written without a word, and pyarrow 26 refuses to read it. The
+# document counts, an object counts once and a list twice.
+MAX_DEPTH = 100
+
+
 class _Part(NamedTuple):
-    path: Path
+    path: FilePath
     schema: pa.Schema
 
 
@@ -46,7 +58,7 @@ class ParquetParts:
     """
 
     def __init__(
-        self, folder: Path, options: dict[str, Any], group_bytes: int = GROUP_BYTES
+        self, folder: FilePath, options: dict[str, Any], group_bytes: int = GROUP_BYTES
     ) -> None:
         _check(options)
         self._folder = folder
@@ -88,15 +100,18 @@ class ParquetParts:
         file.write(group.take())
         return file
 
-    def merge(self, schema: pa.Schema) -> Path:
+    def merge(self, schema: pa.Schema) -> FilePath:
         """Make one file of the parts and return its path.
 
         Objects without any field become their text, `{}`: Parquet has no such type.
 
         Raises:
             EncodeError: documents without any field; Parquet keeps no rows without columns.
-            Unmergeable: as `conform`.
+            Unmergeable: as `conform`; or there are fields that nest too deep for Parquet.
         """
+        deep = {path: kinds for field in schema for path, kinds in _too_deep(field, (), 2)}
+        if deep:
+            raise Unmergeable(deep)
         if self._parts and not schema.names:
             raise EncodeError(
                 "the documents have no fields, and Parquet keeps no rows without columns; "
@@ -174,7 +189,7 @@ class _Group:
 class _File:
     """A file whose row groups are written by another thread while the next are gathered."""
 
-    def __init__(self, path: Path, schema: pa.Schema, options: dict[str, Any]) -> None:
+    def __init__(self, path: FilePath, schema: pa.Schema, options: dict[str, Any]) -> None:
         self._path = path
         self._schema = schema
         self._options = options
@@ -245,6 +260,23 @@ def _repeat(values: pa.Array) -> bool:
     except pa.ArrowNotImplementedError:
         return True  # such as categories, which are a dictionary already
     return bool(2 * distinct <= len(sample))
+
+
+def _too_deep(field: pa.Field, within: Path, depth: int) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Fields that have no place for what is in them, and its kind; `depth` is that of the field."""
+    path = (*within, field.name)
+    below: list[pa.Field] = []
+    if pa.types.is_struct(field.type):
+        depth += 1
+        below = list(field.type)
+    elif pa.types.is_list(field.type):
+        depth += 2
+        below = [field.type.value_field.with_name(ITEM)]
+    if depth > MAX_DEPTH:
+        yield path, (kind_of(field.type),)
+        return
+    for each in below:
+        yield from _too_deep(each, path, depth)
 
 
 def _filled(schema: pa.Schema) -> pa.Schema:

@@ -34,6 +34,7 @@ from connectome_dagster.errors import (
     SchemaDrift,
     ServiceUnavailable,
 )
+from connectome_dagster.frames.fit import OnConflict
 from connectome_dagster.transfer.collection import Collection
 from connectome_dagster.transfer.fetch import Source
 from connectome_dagster.transfer.read import Documents
@@ -223,6 +224,37 @@ class TestEveryForm:
             frame = documents_of(server, piece_bytes=100).to_pandas()
             pd.testing.assert_frame_equal(frame, documents_of(server).to_pandas())
         assert [type(value["n"]) for value in frame["o"]] == [int] * 40 + [type(None)] + [int] * 9
+
+    @pytest.mark.parametrize("on_conflict", ["text", "error"])
+    @pytest.mark.parametrize(
+        ("levels", "begin", "end"),
+        [(98, '{"a":', "}"), (99, '{"a":', "}"), (49, "[", "]"), (50, "[", "]"), (99, "[", "]")],
+    )
+    @pytest.mark.parametrize("inside", ["1", "{}", "null"])
+    def test_what_nests_too_deep_for_parquet_is_text_in_it(
+        self,
+        levels: int,
+        begin: str,
+        end: str,
+        inside: str,
+        on_conflict: OnConflict,
+        local: Local,
+        tmp_path: Path,
+    ) -> None:
+        text = begin * levels + inside + end * levels
+        docs = local.collection([{"v": json.loads(text)}, {"v": None}]).find(
+            project=NO_ID, on_conflict=on_conflict
+        )
+        docs.to_parquet(tmp_path / "deep.parquet")
+        read, whole = pq.read_table(tmp_path / "deep.parquet"), docs.to_arrow()
+        value, told = read.to_pylist()[0]["v"], ""
+        while not isinstance(value, str | int | None):
+            told += "[" if isinstance(value, list) else '{"a":'
+            (value,) = value if isinstance(value, list) else value.values()
+        told += "null" if value is None else str(value)
+        assert told == text[: len(told)]
+        assert text[len(told) :] == end * len(text[len(told) :])
+        assert (read == whole) is not isinstance(value, str)
 
     def test_plain_documents_are_as_they_were_sent(self, movies: Collection) -> None:
         assert movies.find(project=NO_ID).to_pylist() == MOVIES
