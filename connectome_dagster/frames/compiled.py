@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -227,9 +228,12 @@ class _Certain:
         values = _floats(array)
         if not _within_bounds(values) and not _within_bounds(_floats(array.drop_null())):
             raise Uncertain(path)
-        zeros = (values.view(np.int64) == _NEGATIVE_ZERO).any()
-        if zeros and _INTEGER_ZERO.search(self._piece):
+        if (values.view(np.int64) == _NEGATIVE_ZERO).any() and self._has_integer_zero:
             raise Uncertain(path)
+
+    @cached_property
+    def _has_integer_zero(self) -> bool:
+        return _INTEGER_ZERO.search(self._piece) is not None
 
 
 def _floats(array: pa.Array) -> npt.NDArray[np.float64]:
