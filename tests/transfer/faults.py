@@ -18,7 +18,7 @@ def forward(base_url: str) -> Step:
     """Through to the service and back."""
 
     def step(connection: socket.socket, request: Request, over: threading.Event) -> bool:
-        status, body = _exchange(base_url, request)
+        status, body = exchange(base_url, request)
         return answer(status, body)(connection, request, over)
 
     return step
@@ -28,7 +28,7 @@ def applied_then(base_url: str, end: Step) -> Step:
     """The service does what was asked, and `end` comes in place of its answer."""
 
     def step(connection: socket.socket, request: Request, over: threading.Event) -> bool:
-        status, _ = _exchange(base_url, request)
+        status, _ = exchange(base_url, request)
         assert status == 200
         return end(connection, request, over)
 
@@ -68,7 +68,7 @@ def verb_of(request: Request) -> str:
     return request.target.split("/")[2]
 
 
-def _exchange(base_url: str, request: Request) -> tuple[int, bytes]:
+def exchange(base_url: str, request: Request) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(urlsplit(base_url).netloc, timeout=10)
     try:
         connection.request(request.method, request.target, request.body)
