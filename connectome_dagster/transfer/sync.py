@@ -29,7 +29,13 @@ from connectome_dagster.errors import (
 from connectome_dagster.frames.encoding import DEFAULT_ENCODING, Encoding
 from connectome_dagster.frames.plain import plain_documents
 from connectome_dagster.transfer.batches import RowBatch, gather
-from connectome_dagster.transfer.compare import Digests, changed_fields, content_digests, text_of
+from connectome_dagster.transfer.compare import (
+    Digests,
+    changed_fields,
+    content_digests,
+    text_of,
+    value_digests,
+)
 from connectome_dagster.transfer.fetch import Source
 from connectome_dagster.transfer.fetch import Tally as ReadTally
 from connectome_dagster.transfer.identity import ID_BYTES, attempt, attempt_token, load_id
@@ -86,7 +92,7 @@ def sync(
         reading = _Reading(target, tally, passes, known, stack if delete_missing else None)
         reading.run(dict(where or {}))
         syncing = _Syncing(target, tally, passes, known, reading, load)
-        if where and not reading.by_key:
+        if where:
             syncing.check_new_within()
         syncing.insert_new()
         syncing.update_changed()
@@ -173,6 +179,28 @@ def _check_forms(target: Target, tally: Tally, passes: Passes) -> None:
         check_compared(target, tally, key)
 
 
+def _check_within(target: Target, passes: Passes, where: Mapping[str, Any]) -> None:
+    """See that rows have what `where` asks for by equality; they would not be found again else."""
+    for name, value in where.items():
+        if not _plain(name, value):
+            continue
+        if name not in passes.summary.names and value is not None and passes.summary.rows:
+            raise _outside(target, f"the frame has no column {name!r}")
+        wanted = value_digests([value])[0]
+        for chunk in passes.again():
+            others = np.flatnonzero(chunk.values(name) != wanted)
+            if len(others):
+                row = chunk.first_row + int(others[0])
+                raise _outside(target, f"row {row} has another {name!r} than where")
+
+
+def _outside(target: Target, what: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"sync in collection {target.collection!r}: {what}, so that where would not find it again: "
+        "give rows within where, or another where. Nothing was sent"
+    )
+
+
 @dataclass
 class _Piece:
     """What a piece of a response says, and where its own documents are looked at by value."""
@@ -203,8 +231,10 @@ class _Reading:
         tally: Tally,
         passes: Passes,
         known: Known,
+        where: dict[str, Any],
         surplus_on: ExitStack | None,
     ) -> None:
+        self.where = where
         self._target = target
         self._tally = tally
         self._passes = passes
@@ -227,7 +257,7 @@ class _Reading:
         """Keys of several columns are longer to ask for."""
         return max(1, KEYS_PER_QUERY // len(self._passes.on))
 
-    def run(self, where: dict[str, Any]) -> None:
+    def run(self) -> None:
         """Read everything that may be the document of a row, or that is in no row.
 
         Raises:
@@ -236,16 +266,16 @@ class _Reading:
         """
         if not len(self._known) and self._surplus_on is None:
             return
-        while not self._is_read(where):
+        while not self._is_read():
             self._known.forget()
             self._suspects.clear()
         self._check_suspects(1)
 
-    def _is_read(self, where: dict[str, Any]) -> bool:
+    def _is_read(self) -> bool:
         """Read everything once; whether it is certain that this was all."""
         if self._surplus_on is not None:
             self._surplus = self._surplus_on.enter_context(Spool(1))
-        for query in self._queries(where):
+        for query in self._queries():
             report = handed_on(self._pieces(query), self._take)
             if not report.proved:
                 self._without_proof()
@@ -271,13 +301,13 @@ class _Reading:
                 collection=self._target.collection,
             )
 
-    def _queries(self, where: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _queries(self) -> Iterator[dict[str, Any]]:
         keys = self._passes.summary.keys
         if self.by_key and keys is not None:
             for at in range(0, len(keys), self.keys_per_query):
-                yield self.of_keys(keys[at : at + self.keys_per_query])
+                yield both(where, self.of_keys(keys[at : at + self.keys_per_query]))
             return
-        yield both(where, self._range())
+        yield both(self.where, self._range())
 
     def _range(self) -> dict[str, Any]:
         """The bounds of the keys, where documents outside them are of no interest."""
@@ -287,11 +317,11 @@ class _Reading:
         return {self._passes.on[0]: {"$gte": summary.least, "$lte": summary.greatest}}
 
     def of_keys(self, keys: Sequence[Sequence[Any]]) -> dict[str, Any]:
-        """The filter for documents with one of these keys."""
+        """The filter for documents with one of these keys, within `where`."""
         on = self._passes.on
         if len(on) == 1:
-            return {on[0]: {"$in": [key[0] for key in keys]}}
-        return {"$or": [dict(zip(on, key, strict=True)) for key in keys]}
+            return both(self.where, {on[0]: {"$in": [key[0] for key in keys]}})
+        return both(self.where, {"$or": [dict(zip(on, key, strict=True)) for key in keys]})
 
     def _pieces(self, query: dict[str, Any]) -> Generator[_Piece, None, ReadReport]:
         """Everything that a query finds, in memory that does not grow."""
@@ -352,7 +382,7 @@ class _Reading:
             keys = [self._passes.key_of(piece.documents[at]) for at in others]
             self._surplus.write([text_of(list(key.values())) for key in keys])
 
-    def delete_surplus(self, where: dict[str, Any]) -> int:
+    def delete_surplus(self) -> int:
         """Delete the documents that are in no row, by their keys; how many there were."""
         assert self._surplus is not None  # noqa: S101 - else nothing was kept
         deleted = 0
@@ -360,7 +390,7 @@ class _Reading:
             for at in range(0, len(lines), self.keys_per_query):
                 some = lines[at : at + self.keys_per_query]
                 keys = msgspec.json.decode(b"[" + b",".join(some) + b"]", type=list[list[Any]])
-                query = both(where, self.of_keys(keys))
+                query = self.of_keys(keys)
                 self._tally.add(
                     self._target.send(endpoints.batch_delete(self._target.collection, query))
                 )
@@ -400,8 +430,10 @@ def handed_on(
 
 
 def both(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """The filter for what two filters find."""
-    return {"$and": [one, other]} if one and other else one or other
+    """The filter for what two filters find; of one level where they speak of different fields."""
+    if one.keys() & other.keys() or any(name.startswith("$") for name in (*one, *other)):
+        return {"$and": [one, other]} if one and other else one or other
+    return {**one, **other}
 
 
 @dataclass(frozen=True)
@@ -471,23 +503,6 @@ class _Syncing:
             guarantee=_GUARANTEES[self._target.idempotency],
         )
 
-    def check_new_within(self) -> None:
-        """See that no document outside `where` has the key of a row that seems new."""
-        reading = self._reading
-        if self._known.seen == len(self._known):
-            return
-        for chunk in self._passes.again():
-            lines = chunk.lines(self._known.contents(chunk.digests) == 0)
-            keys = [tuple(self._passes.key_of(row).values()) for row in _decoded(lines)]
-            for at in range(0, len(keys), reading.keys_per_query):
-                for document in reading.documents(keys[at : at + reading.keys_per_query]):
-                    key = msgspec.json.encode(self._passes.key_of(document)).decode()
-                    raise ConfigurationError(
-                        f"sync in collection {self._target.collection!r}: the document with the "
-                        f"key {key[:200]} is there, and where does not find it: give rows within "
-                        "where, or another where. Nothing was sent"
-                    )
-
     def insert_new(self) -> None:
         """Insert the rows that have no document."""
         if self._known.seen == len(self._known):
@@ -503,6 +518,47 @@ class _Syncing:
         loading.insert(self._batches(run, as_ids))
         self._inserted = loading.inserted
         self._rejected += loading.rejected
+        if run is not None and self._inserted:
+            self._check_inserted(run, as_ids)
+
+    def _check_inserted(self, run: Run, as_ids: bool) -> None:
+        """See that `where` finds the new rows, and that an `_id` was not that of something else."""
+        of_run = self._target.marks.of_run(run.load, run.token)
+        where = {
+            name: value for name, value in self._reading.where.items() if not _plain(name, value)
+        }
+        if where and self._found(both(where, of_run)) < (there := self._found(of_run)):
+            self._tally.add(
+                self._target.send(endpoints.batch_delete(self._target.collection, of_run))
+            )
+            raise ConfigurationError(
+                f"sync in collection {self._target.collection!r}: where does not find all of the "
+                f"{there} rows that were inserted, so that the next sync would insert them again. "
+                "They have been removed, and nothing else was sent: give rows within where, or "
+                "another where"
+            )
+        if as_ids and self._found(of_run) < self._inserted:
+            raise OutcomeUnknown(
+                f"sync in collection {self._target.collection!r}: rows were refused because there "
+                "are documents with their _id. Run it again; if it says so again, these documents "
+                "have been given other keys: change them back, remove them, or set "
+                "idempotency='field'",
+                verb="batchwrite",
+                collection=self._target.collection,
+                load=run.load,
+            )
+
+    def _found(self, query: dict[str, Any]) -> int:
+        """How many documents a query finds, as soon as reads see all that was inserted (U13)."""
+        rows = 0
+        for part in (0.0, *(PAUSES if self._target.settle_seconds else ())):
+            self._target.sleep(part * self._target.settle_seconds)
+            found = self._target.find(query, project=self._target.marks.projection)
+            rows = sum(int(batch.num_rows) for batch in found)
+            self._tally.add_read(found.report)
+            if rows >= self._inserted:
+                break
+        return rows
 
     def _batches(self, run: Run | None, as_ids: bool) -> Iterator[RowBatch]:
         target = self._target
@@ -515,7 +571,9 @@ class _Syncing:
                 rows.extend((np.flatnonzero(new) + chunk.first_row).tolist())
                 if as_ids and "_id" in self._passes.summary.names:
                     raise _has_ids(target.collection)
-                taken = [] if run is None else _row_keys(run.load, chunk.keys(new))
+                taken = (
+                    [] if run is None else _row_keys(run.load, self._reading.where, chunk.keys(new))
+                )
                 yield [line[:-1] for line in lines], taken
 
         beside = 0
@@ -598,8 +656,9 @@ class _Syncing:
 
     def _send(self, change: _Change) -> OutcomeUnknown | None:
         data = change.said if change.changed is None else change.changed
+        search = both(self._reading.where, change.key)
         call = endpoints.update(
-            self._target.collection, change.key, data, upsert=change.changed is None
+            self._target.collection, search, data, upsert=change.changed is None
         )
         try:
             answer = self._target.send(call)
@@ -676,9 +735,18 @@ def _decoded(lines: Sequence[bytes]) -> list[dict[str, Any]]:
     return plain_documents(b",".join(lines)) if lines else []
 
 
-def _row_keys(load: str, texts: Sequence[bytes]) -> list[bytes]:
-    """The keys of rows as `RowKeys` gives them, of rows that are known to have one key each."""
+def _plain(name: str, value: Any) -> bool:
+    """Whether a part of `where` is held against the rows before anything is sent."""
+    return not (name.startswith("$") or "." in name or isinstance(value, (Mapping, list)))
+
+
+def _row_keys(load: str, where: Mapping[str, Any], texts: Sequence[bytes]) -> list[bytes]:
+    """The keys of rows as `RowKeys` gives them, of rows that are known to have one key each.
+
+    In another `where`, the same columns name another row.
+    """
     hashed = blake2b(load.encode(), digest_size=ID_BYTES)
+    hashed.update(text_of(where) if where else b"")
     digests = []
     for text in texts:  # per row: what is done here counts
         one = hashed.copy()

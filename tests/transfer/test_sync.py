@@ -229,24 +229,76 @@ def test_where_deletes_do_nothing_it_says_so(
 
 
 @pytest.mark.parametrize("few", [True, False])
-def test_a_row_whose_document_where_does_not_find_is_refused_before_anything_is_sent(
+@pytest.mark.parametrize("idempotency", ["field", "id"])
+def test_what_where_does_not_find_is_never_touched(
     connectome_server: ConnectomeServer,
     to_target: ToTarget,
     monkeypatch: pytest.MonkeyPatch,
     few: bool,
+    idempotency: str,
 ) -> None:
-    collection = connectome_server.collection([{"sku": 1, "day": 2}])
     if not few:
         monkeypatch.setattr(syncing, "MAX_KEY_QUERIES", 0)
-    target = to_target(collection)
+    target = to_target(connectome_server.collection(), idempotency=idempotency)
+    days = [[{"sku": sku, "day": day, "v": 0} for sku in range(5)] for day in (1, 2)]
 
-    if few:  # it is found by its key, and brought to where it belongs
-        sync(target, [{"sku": 1, "day": 1}], ["sku"], where={"day": 1})
-        assert bare(connectome_server, collection) == [{"sku": 1, "day": 1}]
-        return
-    with pytest.raises(ConfigurationError, match="where does not find"):
-        sync(target, [{"sku": 1, "day": 1}], ["sku"], where={"day": 1})
+    for rows in days:
+        assert sync(target, rows, ["sku"], where={"day": rows[0]["day"]}).inserted == 5
+    changed = [{**row, "v": 1} for row in days[0]]
+    report = sync(target, changed, ["sku"], where={"day": 1}, delete_missing=True)
+
+    assert (report.updated, report.deleted) == (5, 0)
+    there = bare(connectome_server, target.collection)
+    assert sorted(there, key=lambda one: one["day"]) == [*changed, *days[1]]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        [{"sku": 1, "day": 1}, {"sku": 2, "day": 2}],
+        [{"sku": 1, "day": 1}, {"sku": 2}],
+        [{"sku": 1}],
+        iter([{"sku": 1, "day": 1}, {"sku": 2, "day": None}]),
+        pa.table({"sku": [1, 2], "day": [1, 2]}),
+        pa.table({"sku": [1, 2]}),
+    ],
+    ids=range(6),
+)
+def test_rows_outside_where_are_refused_before_anything_is_sent(
+    connectome_server: ConnectomeServer, to_target: ToTarget, frame: Any
+) -> None:
+    target = to_target(connectome_server.collection())
+
+    with pytest.raises(ConfigurationError, match="within where"):
+        sync(target, frame, ["sku"], where={"day": 1})
+
     assert connectome_server.changes == []
+
+
+def test_new_rows_that_where_does_not_find_are_taken_out_again(
+    connectome_server: ConnectomeServer, to_target: ToTarget
+) -> None:
+    collection = connectome_server.collection([{"sku": 1, "day": 1, "v": 0}])
+    target = to_target(collection, settle_seconds=0.0)
+    rows = [{"sku": sku, "day": sku, "v": 1} for sku in (1, 2, 3)]
+
+    with pytest.raises(ConfigurationError, match="have been removed"):
+        sync(target, rows, ["sku"], where={"day": {"$lt": 3}})
+    assert bare(connectome_server, collection) == [{"sku": 1, "day": 1, "v": 0}]
+
+    assert sync(target, rows[:2], ["sku"], where={"day": {"$lt": 3}}).inserted == 1
+    assert bare(connectome_server, collection) == rows[:2]
+
+
+def test_an_id_that_was_given_to_another_key_is_not_taken_for_the_row(
+    connectome_server: ConnectomeServer, to_target: ToTarget
+) -> None:
+    target = to_target(connectome_server.collection(), idempotency="id", settle_seconds=0.0)
+    sync(target, [{"sku": 1}], ["sku"])
+    target.send(endpoints.update(target.collection, {"sku": 1}, {"sku": 9}, upsert=False))
+
+    with pytest.raises(OutcomeUnknown, match="other keys"):
+        sync(target, [{"sku": 1}, {"sku": 2}], ["sku"])
 
 
 REFUSED: list[tuple[Any, list[str], type[Exception]]] = [
