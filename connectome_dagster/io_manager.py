@@ -79,7 +79,8 @@ class ConnectomeIOManager(dg.ConfigurableIOManager):
     Storing a partition again, or retrying a step or a run, writes nothing twice: rows that are
     there already are not sent. What `"append"` adds without partitions is told by the run and its
     retries, so that the next run adds again. Rows are told by what they say; a partition that is
-    appended to with other rows keeps those that it had.
+    appended to with other rows keeps those that it had, and partitions that were appended as a
+    range in one run are known again as that range alone (`"replace"` knows each by itself).
 
     Every row that is stored as a partition must belong to it; the first that does not is an
     error, for a DataFrame or Table before anything is sent.

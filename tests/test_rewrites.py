@@ -14,6 +14,7 @@ from connectome_dagster import ConnectomeIOManager, ConnectomeResource
 from connectome_dagster.testing import ConnectomeServer
 
 pytestmark = [
+    pytest.mark.filterwarnings("ignore::dagster.BetaWarning"),  # ranges in one run are beta there
     # Dagster's own way of starting nested resources, not ours to mend.
     pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:DeprecationWarning"),
 ]
@@ -73,6 +74,33 @@ def test_a_partition_that_is_stored_again_writes_nothing(
     assert verbs["batchwrite"] == 6
     [event] = result.asset_materializations_for_node("paint")
     assert event.metadata["connectome/rows"].value == 26
+
+
+def test_a_range_that_is_replaced_and_then_one_of_its_partitions_stay_exact(
+    connectome_server: ConnectomeServer,
+) -> None:
+    collection = connectome_server.collection()
+    green = iter([3, 3, 4, 4])
+
+    @dg.asset(
+        partitions_def=COLOURS,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        metadata={"partition_expr": "colour", "connectome/collection": collection},
+    )
+    def paint(context: dg.AssetExecutionContext) -> pd.DataFrame:
+        rows = {"red": range(5), "green": range(next(green))}
+        return pd.concat([paints(key, rows[key]) for key in context.partition_keys])
+
+    both = {
+        "dagster/asset_partition_range_start": "red",
+        "dagster/asset_partition_range_end": "green",
+    }
+    options: list[dict[str, Any]] = [{"tags": both}, {"partition_key": "green"}]
+    for option in [*options, *options]:
+        dg.materialize([paint], resources=resources(connectome_server), **option)
+    assert stored(connectome_server, collection) == expected(
+        paints("red", range(5)), paints("green", range(4))
+    )
 
 
 @pytest.mark.parametrize("mode", ["append", "replace"])
