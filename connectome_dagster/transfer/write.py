@@ -7,6 +7,7 @@ Knows which calls make a write, not how they travel; how the rows of a load are 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from typing import Any
 
@@ -22,7 +23,10 @@ from connectome_dagster.transfer.readback import check_gone
 from connectome_dagster.transfer.report import WriteReport
 from connectome_dagster.transfer.rows import Frame, encoded
 from connectome_dagster.transfer.run import new_run, run_of
+from connectome_dagster.transfer.sending import adding
 from connectome_dagster.transfer.target import Tally, Target
+
+_AGAIN = "Running it again with the same load sends only what is missing"
 
 
 def append(
@@ -53,7 +57,8 @@ def append(
         run = run_of(target, tally, mine)
     loading = Load(target, tally, run, as_ids=as_ids_of(target, form))
     if first is not None:
-        loading.insert(chain([first], batches))
+        with adding(_AGAIN, tally) if lasting else nullcontext():
+            loading.insert(chain([first], batches))
     rejected = loading.check_rejected(on_reject)
     return tally.report(
         target,

@@ -247,6 +247,7 @@ class TestADoubt:
             OutcomeUnknown, match="10 rows were not found, and 3 attempts"
         ) as caught:
             things.append(ROWS, load="monday")
+        assert "again with the same load sends only what is missing" in str(caught.value)
         assert len(caught.value.keys) == 10
         assert verbs(local)["batchwrite"] == 3
         local.server.faults.clear()
