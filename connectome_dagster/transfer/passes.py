@@ -59,6 +59,7 @@ class Chunk:
         lines: encodes those of a mask as JSON objects.
         keys: encodes the keys of those of a mask, as JSON objects.
         contents: the digests of what those of a mask say in all columns.
+        values: the digests of what all of them say in one column.
     """
 
     first_row: int
@@ -66,6 +67,7 @@ class Chunk:
     lines: Callable[[Mask], list[bytes]]
     keys: Callable[[Mask], list[bytes]]
     contents: Callable[[Mask], Digests]
+    values: Callable[[str], Digests]
 
 
 @dataclass
@@ -162,7 +164,14 @@ class Passes:
         row = 0
         for lines, keys, raw in self._spool.read():
             digests = np.frombuffer(b"".join(raw), dtype=np.uint64)
-            yield Chunk(row, digests, _picked(lines), _picked(keys), self._contents_of(lines))
+            yield Chunk(
+                row,
+                digests,
+                _picked(lines),
+                _picked(keys),
+                self._contents_of(lines),
+                _values_of(lines),
+            )
             row += len(lines)
 
     def check_distinct(self) -> None:
@@ -241,22 +250,23 @@ class Passes:
             return encode_rows(_masked(batch.select(self.on), mask), row, self._encoding)
 
         def contents(mask: Mask) -> Digests:
-            return said(self._said(_masked(batch, mask), row))
+            some = _masked(batch, mask)
+            return said([self._said(some, name, row) for name in self.names])
 
-        return Chunk(row, together(known), lines, keys, contents)
+        def values(name: str) -> Digests:
+            return self._said(batch, name, row)
 
-    def _said(self, batch: pa.RecordBatch, row: int) -> list[Digests]:
-        """What each column says; those without a quick way as they are encoded."""
-        columns = []
-        for name in self.names:
-            at = batch.schema.get_field_index(name)
-            digests = None if at < 0 else column_digests(batch.column(at))
-            if digests is None:
-                lines = encode_rows(batch.select([name]), row, self._encoding) if at >= 0 else []
-                values = [one.get(name) for one in msgspec.json.decode(_array(lines))]
-                digests = value_digests(values or [None] * len(batch))
-            columns.append(digests)
-        return columns
+        return Chunk(row, together(known), lines, keys, contents, values)
+
+    def _said(self, batch: pa.RecordBatch, name: str, row: int) -> Digests:
+        """What a column says; one without a quick way as it is encoded."""
+        at = batch.schema.get_field_index(name)
+        digests = None if at < 0 else column_digests(batch.column(at))
+        if digests is None:
+            lines = encode_rows(batch.select([name]), row, self._encoding) if at >= 0 else []
+            values = [one.get(name) for one in msgspec.json.decode(_array(lines))]
+            digests = value_digests(values or [None] * len(batch))
+        return digests
 
     def _contents_of(self, lines: Sequence[bytes]) -> Callable[[Mask], Digests]:
         picked = _picked(lines)
@@ -287,6 +297,7 @@ class Passes:
             _picked(lines),
             _picked([each.key for each in keyed]),
             self._contents_of(lines),
+            _values_of(lines),
         )
 
 
@@ -302,6 +313,12 @@ def _masked(batch: pa.RecordBatch, mask: Mask) -> pa.RecordBatch:
 
 def _picked(lines: Sequence[bytes]) -> Callable[[Mask], list[bytes]]:
     return lambda mask: [lines[at] for at in np.flatnonzero(mask).tolist()]
+
+
+def _values_of(lines: Sequence[bytes]) -> Callable[[str], Digests]:
+    return lambda name: value_digests(
+        [one.get(name) for one in plain_documents(b",".join(lines))] if lines else []
+    )
 
 
 def _array(lines: Sequence[bytes]) -> bytes:

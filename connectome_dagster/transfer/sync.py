@@ -89,14 +89,17 @@ def sync(
         known = _first_pass(passes)
         _check_names(target, passes)
         _check_forms(target, tally, passes)
-        reading = _Reading(target, tally, passes, known, stack if delete_missing else None)
-        reading.run(dict(where or {}))
+        within = dict(where or {})
+        _check_within(target, passes, within)
+        surplus_on = stack if delete_missing else None
+        reading = _Reading(target, tally, passes, known, within, surplus_on)
+        reading.run()
         syncing = _Syncing(target, tally, passes, known, reading, load)
-        if where:
+        if within:
             syncing.check_new_within()
         syncing.insert_new()
         syncing.update_changed()
-        deleted = reading.delete_surplus(dict(where or {})) if delete_missing else 0
+        deleted = reading.delete_surplus() if delete_missing else 0
     return syncing.report(deleted, on_reject)
 
 
@@ -305,7 +308,7 @@ class _Reading:
         keys = self._passes.summary.keys
         if self.by_key and keys is not None:
             for at in range(0, len(keys), self.keys_per_query):
-                yield both(where, self.of_keys(keys[at : at + self.keys_per_query]))
+                yield both(self.where, self.of_keys(keys[at : at + self.keys_per_query]))
             return
         yield both(self.where, self._range())
 
@@ -317,11 +320,11 @@ class _Reading:
         return {self._passes.on[0]: {"$gte": summary.least, "$lte": summary.greatest}}
 
     def of_keys(self, keys: Sequence[Sequence[Any]]) -> dict[str, Any]:
-        """The filter for documents with one of these keys, within `where`."""
+        """The filter for documents with one of these keys."""
         on = self._passes.on
         if len(on) == 1:
-            return both(self.where, {on[0]: {"$in": [key[0] for key in keys]}})
-        return both(self.where, {"$or": [dict(zip(on, key, strict=True)) for key in keys]})
+            return {on[0]: {"$in": [key[0] for key in keys]}}
+        return {"$or": [dict(zip(on, key, strict=True)) for key in keys]}
 
     def _pieces(self, query: dict[str, Any]) -> Generator[_Piece, None, ReadReport]:
         """Everything that a query finds, in memory that does not grow."""
@@ -390,7 +393,7 @@ class _Reading:
             for at in range(0, len(lines), self.keys_per_query):
                 some = lines[at : at + self.keys_per_query]
                 keys = msgspec.json.decode(b"[" + b",".join(some) + b"]", type=list[list[Any]])
-                query = self.of_keys(keys)
+                query = both(self.where, self.of_keys(keys))
                 self._tally.add(
                     self._target.send(endpoints.batch_delete(self._target.collection, query))
                 )
@@ -503,6 +506,23 @@ class _Syncing:
             guarantee=_GUARANTEES[self._target.idempotency],
         )
 
+    def check_new_within(self) -> None:
+        """See that no document outside `where` has the key of a row that seems new."""
+        reading = self._reading
+        if self._known.seen == len(self._known):
+            return
+        for chunk in self._passes.again():
+            keys = _decoded(chunk.keys(self._known.contents(chunk.digests) == 0))
+            for at in range(0, len(keys), reading.keys_per_query):
+                some = [tuple(key.values()) for key in keys[at : at + reading.keys_per_query]]
+                for document in reading.documents(some):
+                    shown = self._passes.key_text(document)[:200].decode(errors="replace")
+                    raise ConfigurationError(
+                        f"sync in collection {self._target.collection!r}: the document with the "
+                        f"key {shown} is there, and where does not find it: give rows within "
+                        "where, another where, or more columns in on. Nothing was sent"
+                    )
+
     def insert_new(self) -> None:
         """Insert the rows that have no document."""
         if self._known.seen == len(self._known):
@@ -571,9 +591,7 @@ class _Syncing:
                 rows.extend((np.flatnonzero(new) + chunk.first_row).tolist())
                 if as_ids and "_id" in self._passes.summary.names:
                     raise _has_ids(target.collection)
-                taken = (
-                    [] if run is None else _row_keys(run.load, self._reading.where, chunk.keys(new))
-                )
+                taken = [] if run is None else _row_keys(run.load, chunk.keys(new))
                 yield [line[:-1] for line in lines], taken
 
         beside = 0
@@ -656,9 +674,8 @@ class _Syncing:
 
     def _send(self, change: _Change) -> OutcomeUnknown | None:
         data = change.said if change.changed is None else change.changed
-        search = both(self._reading.where, change.key)
         call = endpoints.update(
-            self._target.collection, search, data, upsert=change.changed is None
+            self._target.collection, change.key, data, upsert=change.changed is None
         )
         try:
             answer = self._target.send(call)
@@ -737,16 +754,13 @@ def _decoded(lines: Sequence[bytes]) -> list[dict[str, Any]]:
 
 def _plain(name: str, value: Any) -> bool:
     """Whether a part of `where` is held against the rows before anything is sent."""
-    return not (name.startswith("$") or "." in name or isinstance(value, (Mapping, list)))
+    by_name = not name.startswith("$") and "." not in name
+    return by_name and (value is None or isinstance(value, (str, int, float)))
 
 
-def _row_keys(load: str, where: Mapping[str, Any], texts: Sequence[bytes]) -> list[bytes]:
-    """The keys of rows as `RowKeys` gives them, of rows that are known to have one key each.
-
-    In another `where`, the same columns name another row.
-    """
+def _row_keys(load: str, texts: Sequence[bytes]) -> list[bytes]:
+    """The keys of rows as `RowKeys` gives them, of rows that are known to have one key each."""
     hashed = blake2b(load.encode(), digest_size=ID_BYTES)
-    hashed.update(text_of(where) if where else b"")
     digests = []
     for text in texts:  # per row: what is done here counts
         one = hashed.copy()

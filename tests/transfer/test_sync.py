@@ -229,23 +229,34 @@ def test_where_deletes_do_nothing_it_says_so(
 
 
 @pytest.mark.parametrize("few", [True, False])
-@pytest.mark.parametrize("idempotency", ["field", "id"])
-def test_what_where_does_not_find_is_never_touched(
+def test_a_row_whose_document_where_does_not_find_is_refused_before_anything_is_sent(
     connectome_server: ConnectomeServer,
     to_target: ToTarget,
     monkeypatch: pytest.MonkeyPatch,
     few: bool,
-    idempotency: str,
 ) -> None:
+    collection = connectome_server.collection([{"sku": 1, "day": 2}])
     if not few:
         monkeypatch.setattr(syncing, "MAX_KEY_QUERIES", 0)
+
+    with pytest.raises(ConfigurationError, match="where does not find"):
+        sync(to_target(collection), [{"sku": 1, "day": 1}], ["sku"], where={"day": 1})
+
+    assert connectome_server.changes == []
+
+
+@pytest.mark.parametrize("idempotency", ["field", "id"])
+def test_the_parts_of_a_collection_are_kept_apart_by_a_key_that_tells_them(
+    connectome_server: ConnectomeServer, to_target: ToTarget, idempotency: str
+) -> None:
     target = to_target(connectome_server.collection(), idempotency=idempotency)
     days = [[{"sku": sku, "day": day, "v": 0} for sku in range(5)] for day in (1, 2)]
+    on = ["day", "sku"]
 
     for rows in days:
-        assert sync(target, rows, ["sku"], where={"day": rows[0]["day"]}).inserted == 5
+        assert sync(target, rows, on, where={"day": rows[0]["day"]}).inserted == 5
     changed = [{**row, "v": 1} for row in days[0]]
-    report = sync(target, changed, ["sku"], where={"day": 1}, delete_missing=True)
+    report = sync(target, changed, on, where={"day": 1}, delete_missing=True)
 
     assert (report.updated, report.deleted) == (5, 0)
     there = bare(connectome_server, target.collection)
