@@ -43,6 +43,8 @@ class GrowingSchema:
                 yield batch
 
     def _widen(self, batch: pa.RecordBatch) -> None:
+        if batch.schema.equals(self.schema):
+            return
         merged = merge_schemas(self.schema, batch.schema)
         check_wholes(batch, merged)
         self.schema = merged
@@ -68,6 +70,8 @@ def of_one_schema(
 
 def _drift(schema: pa.Schema, batch: pa.RecordBatch) -> tuple[str, str]:
     """Which field of a batch goes beyond a schema, and how all that do go; both empty if none."""
+    if batch.schema.equals(schema):
+        return "", ""
     try:
         grown = merge_schemas(schema, batch.schema)
         check_wholes(batch, grown)
