@@ -84,7 +84,8 @@ class PlainPiece:
         Raises:
             NotDocuments: as `frames.plain`.
         """
-        return cls(plain_documents(text), repeated_names(text), text)
+        documents = plain_documents(text)
+        return cls(documents, repeated_names(text, decoded=documents), text)
 
     def count(self) -> int:
         """How many documents are meant."""

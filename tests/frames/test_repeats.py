@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectome_dagster.frames.decode import Hints, decode
+from connectome_dagster.frames.plain import plain_documents
 from connectome_dagster.frames.repeats import repeated_names
 from connectome_dagster.frames.schema import Path
 from tests.frames.documents import collections
@@ -35,6 +36,27 @@ def test_names_that_stand_more_than_once_are_counted_by_object(
 ) -> None:
     assert repeated_names(piece.encode()) == expected
     assert decode(piece.encode(), Hints()).duplicated == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(collections(repeats=True) | collections(), st.sampled_from([", ", ",", " , "]))
+def test_what_the_items_became_changes_only_the_speed(texts: list[str], between: str) -> None:
+    items = between.join(texts).encode()
+    assert repeated_names(items, (), plain_documents(items)) == repeated_names(items)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        b'{"a" :1,"a":2}',
+        b'{"a":"\\u0022:","a":2}',
+        b'{"a":"\\":","b":1,"b" :2}',
+        b'{"a" \n:1,"a"\t:2}',
+        b'{"b":"x\\\\","b":1}',
+    ],
+)
+def test_nothing_hides_a_name_that_stands_twice(items: bytes) -> None:
+    assert repeated_names(items, (), plain_documents(items))
 
 
 def test_what_is_no_json_has_no_names() -> None:
