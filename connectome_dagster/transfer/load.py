@@ -350,26 +350,38 @@ class Load:
         missing = {key: place for place, key in enumerate(batch.texts)}
         asked = set(missing)
         twice: set[str] = set()
+        most = len(asked)
         while asked:
+            keys = sorted(asked)[:most]
+            documents = self._with_keys(keys, which, whole=is_row is not None)
+            if documents is None:
+                most = len(keys) // 2
+                continue
             answered: set[str] = set()
-            keys = sorted(asked)
-            of_keys = (
-                {"_id": {"$in": keys}} if self._as_ids else self._marks.of_keys(self._load, keys)
-            )
-            project = self._marks.projection if is_row is None else None
-            for document in read(self._target, self._tally, {**of_keys, **which}, project=project):
+            for document in documents:
                 key = note_of(document, self._marks.field).get("key")
                 if not isinstance(key, str) or key not in asked:
                     continue
                 (twice if key in answered else answered).add(key)
                 if key in missing and (is_row is None or is_row(document, missing[key])):
                     del missing[key]
-            if not answered:
-                break
-            asked -= answered
+            asked -= answered or set(keys)
         if twice and not self._compare:  # else they are looked at when all rows are there
             leave_one(self._target, self._tally, self._load, sorted(twice))
         return batch.at(sorted(missing.values()))
+
+    def _with_keys(
+        self, keys: Sequence[str], which: Mapping[str, Any], *, whole: bool
+    ) -> list[dict[str, Any]] | None:
+        """Documents with these keys, None if the service takes no question of that size (U8)."""
+        query = {"_id": {"$in": keys}} if self._as_ids else self._marks.of_keys(self._load, keys)
+        project = None if whole else self._marks.projection
+        try:
+            return read(self._target, self._tally, {**query, **which}, project=project)
+        except PayloadTooLarge:
+            if len(keys) == 1:
+                raise
+        return None
 
     def _landed(self, rows: int, *, unchanged: bool = False) -> None:
         with self._lock:

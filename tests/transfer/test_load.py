@@ -339,6 +339,15 @@ class TestRefusals:
         # It is learned from the first batch, in halves of ten, what is too large.
         assert [entry.status for entry in local.server.log].count(413) <= 3
 
+    @both_modes
+    def test_nor_is_it_asked_for_more_at_once(self, local: Local, idempotency: str) -> None:
+        local.server.switches(max_body_bytes=320)
+        things = local.collection(idempotency=idempotency)
+        rows = [{"n": n} for n in range(25)]
+        things.append(rows[:12], load="monday")
+        assert things.append(rows, load="monday").unchanged == 12
+        assert canonical(local.documents(things)) == canonical(rows)
+
     def test_a_document_that_is_too_large_by_itself_is_a_refused_row(self, local: Local) -> None:
         local.server.switches(max_body_bytes=600)
         things = local.collection()
