@@ -13,7 +13,7 @@ import msgspec
 from connectome_dagster.api import endpoints
 from connectome_dagster.api.endpoints import Call
 from connectome_dagster.errors import ConnectomeError
-from connectome_dagster.transfer.findings import Finding
+from connectome_dagster.transfer.findings import Finding, Question
 from connectome_dagster.transfer.questions import PLAIN_CALLS, plain_call
 from connectome_dagster.transfer.scratch import MARK, Document, Scratch, refused
 
@@ -41,6 +41,12 @@ class Removal:
 
     def ask(self) -> list[Finding]:
         """U11 and the rest of U10: what a DELETE with and without a body does."""
+        if self._spares_others():
+            names: tuple[tuple[Question, str], ...] = (
+                *(("U11", name) for name in ("delete_body", "empty_delete_is_all")),
+                ("U10", "delete_call"),
+            )
+            return [Finding(asked, name, None, _NOT_TRIED, known=False) for asked, name in names]
         findings = [self._with_body()]
         findings.append(self._single())
         findings.append(self._without_body())
@@ -88,9 +94,8 @@ class Removal:
 
     def _without_body(self) -> Finding:
         scratch = self.scratch
-        if not self.everything and self._others():
-            told = "not tried: somebody else wrote into the collection meanwhile"
-            return Finding("U11", "empty_delete_is_all", None, told, known=False)
+        if self._spares_others():
+            return Finding("U11", "empty_delete_is_all", None, _NOT_TRIED, known=False)
         scratch.plant(scratch.document("canary", n=3))
         seen = scratch.ask(self._bare())
         if scratch.holds("canary", n=3):
@@ -100,8 +105,11 @@ class Removal:
         told = "a DELETE without a body removes everything: a proxy that drops bodies is a danger"
         return Finding("U11", "empty_delete_is_all", True, told, {"verify": "always"})
 
-    def _others(self) -> bool:
-        return self.scratch.find({MARK: {"$ne": self.scratch.run}}, limit=1) != []
+    def _spares_others(self) -> bool:
+        """Whether there are documents that are not to be removed, or there may be."""
+        if self.everything:
+            return False
+        return self.scratch.find({MARK: {"$exists": False}}, limit=1) != []
 
     def _bare(self) -> Call:
         return Call(
@@ -119,9 +127,12 @@ class Removal:
         scratch = self.scratch
         # Of earlier probes too, which may have ended before they came here.
         mine = {MARK: {"$exists": True}}
-        scratch.ask(endpoints.batch_delete(scratch.collection, {} if self.everything else mine))
+        if self.by_query or not self._spares_others():
+            # Else its body may be lost on the way (U11), and it would mean everything.
+            query = {} if self.everything else mine
+            scratch.ask(endpoints.batch_delete(scratch.collection, query))
         left = scratch.find(mine)
-        if left and self.empty_is_all and (self.everything or not self._others()):
+        if left and self.empty_is_all and not self._spares_others():
             scratch.ask(self._bare())
             left = scratch.find(mine)
         if left and self.single is not None and not self.by_query:
@@ -130,3 +141,6 @@ class Removal:
                     break
             left = scratch.find(mine)
         return None if left is None else len(left)
+
+
+_NOT_TRIED = "not tried: somebody else has written into the collection meanwhile"

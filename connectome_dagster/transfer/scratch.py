@@ -7,6 +7,7 @@ service is the questions' to judge.
 from __future__ import annotations
 
 import gzip
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -70,6 +71,7 @@ class Scratch:
         self.clock = clock
         self._now = now
         self._written = -float("inf")
+        self._lock = threading.Lock()
 
     def document(self, case: str, **fields: Any) -> Document:
         """A document of this probe, to be planted."""
@@ -96,7 +98,8 @@ class Scratch:
         self, call: Call, *, packed: bool = False, credentials: Credentials | None = None
     ) -> Observation:
         """Send a call once; may be called from several threads."""
-        self.requests += 1
+        with self._lock:
+            self.requests += 1
         try:
             return self.target.client.observe(
                 call, credentials or self.target.credentials, packed=packed
