@@ -5,7 +5,7 @@ Values and counts that every kind of write shares; knows no rows, and not what a
 
 from __future__ import annotations
 
-import random
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -67,7 +67,8 @@ class Target:
     marks: Marks = field(default_factory=Marks)
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
     now: Callable[[], float] = field(default=time.time, repr=False)
-    random_bits: Callable[[int], int] = field(default=random.getrandbits, repr=False)
+    # Not `random`, which whoever seeds it makes repeat: two loads would have one id.
+    random_bits: Callable[[int], int] = field(default=secrets.randbits, repr=False)
 
     def __post_init__(self) -> None:
         for name, words in (

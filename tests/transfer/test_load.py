@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -120,6 +121,17 @@ class TestALoadThatIsWrittenAgain:
             with pytest.raises(ConfigurationError, match="needs a read credential"):
                 open_collection(server.base_url, read=None).append(ROWS, load="monday")
             assert server.requests == []
+
+    def test_a_load_of_its_own_is_no_other_s_whoever_seeds_chance(self, local: Local) -> None:
+        loads = set()
+        for _ in range(2):
+            random.seed(7)
+            loads.add(local.collection().append(ROWS[:1]).load)
+        things = local.collection()
+        for _ in range(2):
+            random.seed(7)
+            loads.add(things.append(ROWS[:1]).load)
+        assert len(loads) == 4
 
     def test_a_load_of_its_own_needs_none_and_looks_for_nothing(self, local: Local) -> None:
         things = local.collection(read=None)
