@@ -357,7 +357,7 @@ def test_a_document_of_json_values_comes_back(document: dict[str, Any]) -> None:
     assert repr(json.loads(encode_document(document))) == repr(document)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(any_batches(), encodings, st.integers(0, 5))
 def test_rows_are_said_as_documents_are_in_every_form(
     batch: pa.RecordBatch, encoding: Encoding, begin: int

@@ -79,7 +79,7 @@ def test_a_frame_that_was_written_is_equal_when_read_with_its_schema(array: pa.A
         assert again.to_pylist() == batch.slice(row, 1).to_pylist()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(batches(), encodings)
 def test_frames_become_documents_and_the_same_frames_again_in_every_form(
     batch: pa.RecordBatch, encoding: Encoding

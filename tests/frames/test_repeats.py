@@ -38,7 +38,7 @@ def test_names_that_stand_more_than_once_are_counted_by_object(
     assert decode(piece.encode(), Hints()).duplicated == expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(collections(repeats=True) | collections(), st.sampled_from([", ", ",", " , "]))
 def test_what_the_items_became_changes_only_the_speed(texts: list[str], between: str) -> None:
     items = between.join(texts).encode()

@@ -31,7 +31,7 @@ def in_pieces(texts: list[str], cuts: list[int], piece_bytes: int) -> pa.Table:
         return pa.Table.from_batches([decode(piece, Hints()).batch])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(collections(), st.lists(st.integers(0, 10**6), max_size=6), st.integers(1, 400))
 def test_documents_become_arrow_and_the_same_documents_again(
     texts: list[str], cuts: list[int], piece_bytes: int
