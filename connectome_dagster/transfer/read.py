@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from itertools import chain
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -143,20 +144,39 @@ class Documents:
         """
         if self._fit is not None:
             return list(self.to_arrow().to_pylist())
-        return self._uniform_list() if self._on_conflict == "error" else self._list()
+        if self._on_conflict == "error":
+            return self._uniform_list()
+        return list(chain.from_iterable(self.plain_batches()))
 
-    def _list(self) -> list[dict[str, Any]]:
+    def plain_batches(self) -> Generator[list[dict[str, Any]], None, None]:
+        """Iterate over plain documents, some at a time: in memory that does not grow with the data.
+
+        They are as `to_pylist` has them. Close the iterator to end the request early.
+
+        Raises:
+            ConfigurationError: with the `schema` or `on_conflict="error"` of `find`, which take
+                `reader` or `to_pylist`.
+            ReadInterrupted, MalformedResponse, ConnectomeError: while reading, as `to_arrow`.
+
+        Example:
+            >>> for batch in movies.find().plain_batches():  # doctest: +SKIP
+            ...     titles = [movie.get("title") for movie in batch]
+        """
+        if self._fit is not None or self._on_conflict == "error":
+            raise ConfigurationError(
+                "plain_batches gives documents as the service sent them: leave schema and "
+                "on_conflict out of find, or take reader() or to_pylist(). Nothing was sent"
+            )
         tally = Tally()
 
         def decode_piece(piece: bytes) -> PlainPiece:
             return PlainPiece.of(self._shown(piece))
 
-        documents: list[dict[str, Any]] = []
-        for piece in self._run(decode_piece, PlainPiece.count, PlainPiece.part, tally):
-            tally.note({}, piece.duplicated)
-            documents += map(self._without_hidden, piece.documents)
+        with closing(self._run(decode_piece, PlainPiece.count, PlainPiece.part, tally)) as pieces:
+            for piece in pieces:
+                tally.note({}, piece.duplicated)
+                yield [self._without_hidden(document) for document in piece.documents]
         self._log_findings()
-        return documents
 
     def _uniform_list(self) -> list[dict[str, Any]]:
         tally = Tally()
