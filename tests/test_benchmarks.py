@@ -305,12 +305,13 @@ def test_a_run_that_did_less_or_other_than_it_should_is_refused() -> None:
 
 def test_ratios_are_of_medians_and_of_rows_per_second() -> None:
     slow = [replace(RUN, seconds=seconds, peak_bytes=12_000_000) for seconds in (100.0, 3.0, 4.0)]
-    fewer = [replace(RUN, rows=1)]
+    fewer = [replace(RUN, rows=1, cpu_seconds=0.4)]
 
     assert _compared([RUN], slow).times_faster == 4.0
     assert _compared([RUN], slow).memory_share == 0.25
-    assert "**4.00 x** | 0.25 x" in table([_compared([RUN], slow)])
+    assert "**4.00 x** | 1.00 x | 0.25 x" in table([_compared([RUN], slow)])
     assert _compared([RUN], fewer).times_faster == 10.0
+    assert _compared([RUN], fewer).cpu_share == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(
@@ -345,7 +346,9 @@ def test_what_was_not_compared_is_said_with_its_reason_and_met_by_nothing() -> N
         [RUN], None, targets=[Target(SPEED, 1), Target(OVER_START, 64)], missing="no memory"
     )
 
-    assert "by hand: no memory" in table([compared])
+    lines = table([compared, _compared([RUN], [RUN])]).splitlines()
+    assert "by hand: no memory" in lines[3]
+    assert len({line.count("|") for line in lines}) == 1
     first, second = targets_table([compared]).splitlines()[2:]
     assert first.endswith("| not measured | ? |")
     assert second.endswith("| yes |")
