@@ -304,12 +304,11 @@ class Load:
         Where documents of an earlier run may have the same keys and say something else, only those
         of this run count.
         """
-        if self._replaces:
-            return self._look(batch, self._marks.run(self._token))
-        return self._look(batch, {})
+        which = self._marks.run(self._token) if self._replaces else {}
+        return self._look(batch, which, by_id=self._as_ids)
 
     def _not_there_before(self, batch: RowBatch) -> RowBatch:
-        """What of a batch no earlier run has written."""
+        """What of a batch no earlier run has written: it may have given no `_id`s."""
         if not self._compare:
             return self._look(batch, {})
         rows = plain_documents(batch.plain()[1:-1])
@@ -341,6 +340,8 @@ class Load:
         batch: RowBatch,
         which: Mapping[str, Any],
         is_row: Callable[[dict[str, Any], int], bool] | None = None,
+        *,
+        by_id: bool = False,
     ) -> RowBatch:
         """The rows of a batch whose keys are not found, or only in documents that are not the row.
 
@@ -353,7 +354,8 @@ class Load:
         most = len(asked)
         while asked:
             keys = sorted(asked)[:most]
-            documents = self._with_keys(keys, which, whole=is_row is not None)
+            query = {"_id": {"$in": keys}} if by_id else self._marks.of_keys(self._load, keys)
+            documents = self._found({**query, **which}, keys, whole=is_row is not None)
             if documents is None:
                 most = len(keys) // 2
                 continue
@@ -370,14 +372,13 @@ class Load:
             leave_one(self._target, self._tally, self._load, sorted(twice))
         return batch.at(sorted(missing.values()))
 
-    def _with_keys(
-        self, keys: Sequence[str], which: Mapping[str, Any], *, whole: bool
+    def _found(
+        self, query: Mapping[str, Any], keys: Sequence[str], *, whole: bool
     ) -> list[dict[str, Any]] | None:
-        """Documents with these keys, None if the service takes no question of that size (U8)."""
-        query = {"_id": {"$in": keys}} if self._as_ids else self._marks.of_keys(self._load, keys)
+        """Documents with keys, None if the service takes no question about so many (U8)."""
         project = None if whole else self._marks.projection
         try:
-            return read(self._target, self._tally, {**query, **which}, project=project)
+            return read(self._target, self._tally, query, project=project)
         except PayloadTooLarge:
             if len(keys) == 1:
                 raise

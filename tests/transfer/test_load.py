@@ -444,6 +444,14 @@ class TestModes:
             row["_id"] for row in rows
         }
 
+    @pytest.mark.parametrize("modes", [("field", "id"), ("id", "field")])
+    def test_a_load_may_go_on_in_another_mode(self, local: Local, modes: tuple[str, str]) -> None:
+        things = local.collection(idempotency=modes[0])
+        things.append(ROWS[:13], load="monday")
+        report = local.again(things, idempotency=modes[1]).append(ROWS, load="monday")
+        assert (report.inserted, report.unchanged) == (12, 13)
+        assert canonical(local.documents(things)) == canonical(ROWS)
+
     def test_always_finds_what_was_acknowledged_and_is_not_there(self, local: Local) -> None:
         local.server.faults.add("partial", verb="batchwrite", nth=2, documents=4, status=200)
         things = local.collection(verify="always")
