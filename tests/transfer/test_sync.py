@@ -21,7 +21,7 @@ from connectome_dagster.errors import (
 )
 from connectome_dagster.frames.encoding import Encoding
 from connectome_dagster.testing import ConnectomeServer
-from connectome_dagster.transfer import sync as syncing
+from connectome_dagster.transfer import current
 from connectome_dagster.transfer.collection import Connectome
 from connectome_dagster.transfer.identity import RowKeys, load_id
 from connectome_dagster.transfer.reconcile import reconcile
@@ -175,7 +175,7 @@ def test_it_holds_whatever_the_service_is_like(
     few: bool,
 ) -> None:
     if not few:
-        monkeypatch.setattr(syncing, "MAX_KEY_QUERIES", 0)
+        monkeypatch.setattr(current, "MAX_KEY_QUERIES", 0)
     before = [{**row, "name": "old"} if row["sku"] % 5 == 0 else row for row in ROWS[:30]]
     connectome_server.switches(**switches)
     collection = connectome_server.collection()
@@ -237,7 +237,7 @@ def test_a_row_whose_document_where_does_not_find_is_refused_before_anything_is_
 ) -> None:
     collection = connectome_server.collection([{"sku": 1, "day": 2}])
     if not few:
-        monkeypatch.setattr(syncing, "MAX_KEY_QUERIES", 0)
+        monkeypatch.setattr(current, "MAX_KEY_QUERIES", 0)
 
     with pytest.raises(ConfigurationError, match="where does not find"):
         sync(to_target(collection), [{"sku": 1, "day": 1}], ["sku"], where={"day": 1})
@@ -356,7 +356,7 @@ def test_documents_that_share_a_key_are_told_before_anything_is_sent(
     few: bool,
 ) -> None:
     if not few:
-        monkeypatch.setattr(syncing, "MAX_KEY_QUERIES", 0)
+        monkeypatch.setattr(current, "MAX_KEY_QUERIES", 0)
     collection = connectome_server.collection([*ROWS, {"sku": 7, "name": "again"}])
 
     with pytest.raises(DuplicateKeys) as error:
