@@ -27,10 +27,12 @@ class Last:
 
     Attributes:
         document: its text.
-        shared: whether another one has the same place, so that nobody can tell which is the last.
+        before: the one before it, None if there is none or it was not shown.
+        shared: whether that one has the same place, so that nobody can tell which is the last.
     """
 
     document: msgspec.Raw
+    before: msgspec.Raw | None
     shared: bool
 
     def is_surely(self, document: msgspec.Raw) -> bool:
@@ -72,7 +74,8 @@ class Looks:
         if not documents:
             return None
         keys = [msgspec.json.encode(shown(document, order.sort)) for document in documents]
-        return Last(documents[0], shared=len(keys) > 1 and keys[0] == keys[1])
+        before = documents[1] if len(documents) > 1 else None
+        return Last(documents[0], before, shared=len(keys) > 1 and keys[0] == keys[1])
 
     def follows(self, order: Order, document: msgspec.Raw) -> bool | None:
         """Whether anything follows a document; None if nobody can tell.

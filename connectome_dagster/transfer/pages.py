@@ -174,10 +174,7 @@ class Walk(Generic[T]):
         """Hand out one response; whether it showed that there is no more."""
         rows = self._rows_wanted()
         if self._anchor is None:
-            with closing(self._take.fetch(self._asking(rows))) as items:
-                yield from self._hand_out(items)
-            self._short = rows is None or self._gained < rows
-            return not self._gained
+            return (yield from self._first_response(rows))
         for _ in range(LOOKS_AT_THE_END):
             opened = self._continued(self._anchor, rows)
             if opened is None:
@@ -195,6 +192,21 @@ class Walk(Generic[T]):
                 return True
         name = next(iter(self._order.sort))
         raise Unprovable(f"documents follow that no filter on {name!r} finds")
+
+    def _first_response(self, rows: int | None) -> Generator[T, None, bool]:
+        for _ in range(LOOKS_AT_THE_END):
+            with closing(self._take.fetch(self._asking(rows))) as items:
+                yield from self._hand_out(items)
+            if self._gained:
+                self._short = rows is None or self._gained < rows
+                return False
+            # Nothing was answered; that nothing is there is another matter.
+            if self.paging.strategy == "stream" or self._looks.last(self._order) is None:
+                return True
+        raise ReadInterrupted(
+            f"readwithquery of collection {self._search.collection!r}: the service shows no "
+            "documents, and one when it is asked for the last. Read again"
+        )
 
     def _rows_wanted(self) -> int | None:
         limit = self._search.limit
@@ -400,7 +412,7 @@ class Walk(Generic[T]):
             if opened is not None:
                 self._said[anchor.shape] = tuple(said.how for said in way)
                 return opened
-        if self._is_last(anchor):
+        if self._is_over(anchor):
             return None
         self._is_there = False
         at, way = self._way_around(anchor)
@@ -422,6 +434,8 @@ class Walk(Generic[T]):
         """Go on where no response had two documents: an anchor alone may be a cap of one."""
         found = self._way_to(anchor)
         self._is_there = found is not None
+        if found is None and self._is_over(anchor):
+            return None
         at, way = found or self._way_around(anchor)
         if ID not in at.sort:
             raise Unprovable("no response holds two documents, so that ties would not show")
@@ -438,10 +452,28 @@ class Walk(Generic[T]):
         same = last.is_surely(documents_of(self._last_piece)[-1])
         return ID in self._order.sort and found.text == key.text and same
 
+    def _is_over(self, anchor: Key) -> bool:
+        """Whether the last document is the anchor, or one before it now that the anchor is gone."""
+        if self._is_last(anchor):
+            return True
+        last = self._looks.last(self._order)
+        if last is None:
+            return True
+        if last.shared or not self._order.places_once(last.document):
+            return False
+        handed_out = list(map(bytes, documents_of(self._last_piece)))
+        if bytes(last.document) not in handed_out:
+            return False
+        # A service that does not sort shows the first documents, whatever it is asked for.
+        behind = handed_out[handed_out.index(bytes(last.document)) :]
+        return last.before is None or bytes(last.before) not in behind
+
     def _ways(self, key: Key) -> list[tuple[Order, Way]]:
         """The ways to say a key, what proved right before first."""
         right = self._said.get(key.shape)
-        found = list(ways(self._order, key))
+        # Where a filter surely finds the `_id`, others with the rest of the key tell nothing.
+        surely = is_certain(key) or (right is not None and len(right) == len(key.values))
+        found = [each for each in ways(self._order, key) if not surely or each[0] == self._order]
         return sorted(found, key=lambda each: tuple(said.how for said in each[1]) != right)
 
     def _opened(
@@ -492,8 +524,8 @@ class Walk(Generic[T]):
                 self._check_unique(documents[at + 1 : at + 2], anchor)
                 return at + 1
             if order == self._order or key.values[:tied] != anchor.values[:tied]:
-                return 0
-        raise Unprovable(_tied(order))
+                break
+        return 0
 
     def _check_unique(self, following: list[msgspec.Raw], anchor: Key) -> None:
         if following and self._order.key(following[0]).text == anchor.text:

@@ -10,7 +10,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import chain
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -36,7 +36,7 @@ from connectome_dagster.transfer.one_schema import GrowingSchema, of_one_schema
 from connectome_dagster.transfer.parquet import GROUP_BYTES, ParquetParts
 from connectome_dagster.transfer.piece import Piece, PlainPiece
 from connectome_dagster.transfer.report import ReadReport
-from connectome_dagster.transfer.strict import Strict, without_fields
+from connectome_dagster.transfer.strict import Strict, Undecided, without_fields
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,10 +184,11 @@ class Documents:
         while True:
             documents: list[dict[str, Any]] = []
             strict = Strict(hints, self._names_hidden(), None)
-            for piece, decoded in self._checked(strict, tally):
-                tally.note(decoded.conflicts, decoded.duplicated)
-                text = b",".join(piece.documents)
-                documents += map(self._without_hidden, plain_documents(text))
+            with suppress(Undecided):
+                for piece, decoded in self._checked(strict, tally, again=True):
+                    tally.note(decoded.conflicts, decoded.duplicated)
+                    text = b",".join(piece.documents)
+                    documents += map(self._without_hidden, plain_documents(text))
             if not strict.undecided:
                 self._log_findings()
                 return documents
@@ -264,7 +265,7 @@ class Documents:
         return self.report
 
     def _streamed(self) -> Generator[pa.RecordBatch, None, None]:
-        yield from self._decoded(self._hints(), Tally())
+        yield from self._decoded(self._hints(), Tally(), again=False)
         self._log_findings()
 
     def _log_findings(self) -> None:
@@ -290,8 +291,12 @@ class Documents:
         hints = self._hints()
         while True:
             growing = GrowingSchema(self._schema())
-            with closing(self._decoded(hints, tally)) as batches:
-                taken = take(growing.watch(batches))
+            try:
+                with closing(self._decoded(hints, tally, again=True)) as batches:
+                    taken = take(growing.watch(batches))
+            except Undecided as undecided:
+                hints = hints.with_text(undecided.paths)
+                continue
             conflicts = growing.conflicts
             if not conflicts:
                 try:
@@ -304,12 +309,14 @@ class Documents:
                     return finished
             hints = hints.with_text(conflicts)
 
-    def _decoded(self, hints: Hints, tally: Tally) -> Generator[pa.RecordBatch, None, None]:
+    def _decoded(
+        self, hints: Hints, tally: Tally, again: bool
+    ) -> Generator[pa.RecordBatch, None, None]:
         if self._fit is None and self._on_conflict == "text":
             decoded: Iterator[Decoded] = self._leniently(hints, tally)
         else:
             strict = Strict(hints, self._names_hidden(), self._fit)
-            decoded = (each for _, each in self._checked(strict, tally))
+            decoded = (each for _, each in self._checked(strict, tally, again))
         for each in decoded:
             tally.note(each.conflicts, each.duplicated)
             yield each.batch
@@ -328,8 +335,14 @@ class Documents:
             learned = learned.after(decoded)
             yield without_fields(decoded, hidden)
 
-    def _checked(self, strict: Strict, tally: Tally) -> Iterator[tuple[Piece, Decoded]]:
-        """Decode what comes, and refuse the first document that does not fit."""
+    def _checked(
+        self, strict: Strict, tally: Tally, again: bool
+    ) -> Iterator[tuple[Piece, Decoded]]:
+        """Decode what comes, and refuse the first document that does not fit.
+
+        Where it is not certain that this is the first, it is `Undecided` if the documents can be
+        read again.
+        """
 
         def decode_piece(piece: bytes) -> Piece:
             return strict.decode(self._shown(piece))
@@ -343,6 +356,8 @@ class Documents:
                 else:
                     yield piece, decoded
                     continue
+                if again and strict.undecided:
+                    raise Undecided(strict.undecided)
                 raise self._conflict(misfit, piece, tally.progress.rows - piece.rows)
 
     def _hints(self) -> Hints:

@@ -29,6 +29,14 @@ from connectome_dagster.transfer.piece import Piece
 INSTANT = pa.timestamp("ms", "UTC")  # what instants become, by the table of types
 
 
+class Undecided(Exception):  # asks for another reading, never seen outside
+    """Whether some fields have one type is told where they are read as text."""
+
+    def __init__(self, paths: frozenset[Path]) -> None:
+        super().__init__(*paths)
+        self.paths = paths
+
+
 class Strict:
     """Holds the documents of one read to a schema, or to what the fields of earlier ones held.
 
@@ -177,10 +185,10 @@ def _beyond_floats(array: pa.Array, path: Path) -> Iterator[Path]:
 
 
 def _with_text(schema: pa.Schema, paths: frozenset[Path]) -> pa.Schema:
-    """The same with other fields as text."""
+    """The same with the instants of some fields as text."""
 
     def changed(type_: pa.DataType, path: Path) -> pa.DataType:
-        if path in paths and not pa.types.is_null(type_):
+        if path in paths and type_.equals(INSTANT):
             return pa.string()
         if pa.types.is_struct(type_):
             # Not pa.field, which would end a name at a NUL.

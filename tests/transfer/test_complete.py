@@ -206,7 +206,7 @@ class TestCosts:
         docs = things.find()
         assert len(docs.to_pylist()) == count
         assert docs.report is not None
-        assert docs.report.requests == (2 if count else 1)
+        assert docs.report.requests == 2
         assert docs.report.proved
 
     def test_a_read_that_reached_its_limit_costs_one(self, local: Local) -> None:
@@ -588,7 +588,7 @@ sorts = st.sampled_from(
     sort=sorts,
     limit=st.none() | st.integers(1, 9),
     cap=st.none() | st.integers(1, 6),
-    breaks=st.none() | st.tuples(st.integers(0, 99), st.integers(1, 400)),
+    breaks=st.none() | st.tuples(st.integers(0, 99), st.integers(1, 1000)),
     strategy=st.sampled_from(["auto", "pages"]),
     page_rows=st.integers(1, 6),
     id_form=st.sampled_from(["hex", "oid", "objectid"]),
@@ -637,7 +637,7 @@ def test_every_read_equals_what_the_server_holds(
         read = docs.to_pylist()
     except ReadInterrupted as error:
         # So early that not even one document behind the anchor may arrive, time and again.
-        broken_early = breaks is not None and breaks[1] < 150
+        broken_early = breaks is not None and breaks[1] < 500
         assert broken_early, error  # noqa: PT017 - a read may end so, or with everything
         return
     assert read == expected

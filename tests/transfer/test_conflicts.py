@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from connectome_dagster.errors import ReadInterrupted, SchemaConflict
@@ -173,6 +173,24 @@ def first_conflict(documents: list[Document]) -> int | None:
     strategy=st.sampled_from(["auto", "pages", "stream"]),
     direction=st.sampled_from([1, -1]),
     breaks=st.booleans(),
+)
+@example(
+    found=["2020-01-01T00:00:00.000Z", "a", 0, [1]],
+    cap=None,
+    page_rows=1,
+    piece_bytes=10,
+    strategy="auto",
+    direction=1,
+    breaks=False,
+)
+@example(
+    found=["a", {"$date": "2020-01-01T00:00:00Z"}, 0],
+    cap=None,
+    page_rows=1,
+    piece_bytes=10,
+    strategy="auto",
+    direction=1,
+    breaks=False,
 )
 @settings(
     max_examples=120,

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from connectome_dagster.errors import ReadInterrupted
@@ -18,9 +18,9 @@ from connectome_dagster.testing import ConnectomeServer
 from connectome_dagster.transfer import pages
 from connectome_dagster.transfer.collection import Collection
 from connectome_dagster.transfer.search import PAGE_ROWS, Strategy
-from tests.api.scripted import Request, Step, serving
+from tests.api.scripted import Request, Step, answer, serving
 from tests.transfer.conftest import Local
-from tests.transfer.faults import forward
+from tests.transfer.faults import forward, when
 from tests.transfer.test_complete import cursors, held, in_order, paged
 
 Document = dict[str, Any]
@@ -128,6 +128,36 @@ class TestACursorThatHoldsArrays:
         assert sorted(read) == list(range(len(arrays))) or not docs.report.proved
         if cap is None or strategy == "pages":
             assert len(read) == len(arrays)
+
+
+class TestAResponseThatLacksDocuments:
+    @pytest.mark.parametrize("strategy", ["auto", "pages"])
+    @pytest.mark.parametrize("split", [1, 2])
+    def test_is_found_out_however_many_they_are_and_which_it_is(
+        self, local: Local, server: ConnectomeServer, strategy: Any, split: int
+    ) -> None:
+        things = paged(local.collection({"_id": n} for n in range(9)), 4)
+        for nth in range(1, 8):
+            for shown in range(5):
+                server.faults.replace([])
+                server.faults.add("leaves_out", verb="readwithquery", nth=nth, documents=shown)
+                docs = things.find(strategy=strategy, split=split)
+                try:
+                    read = ids_of(docs.to_pylist())
+                except ReadInterrupted:
+                    assert shown == 0
+                    continue
+                assert sorted(read) == list(range(9)), (nth, shown)
+
+    def test_that_comes_time_and_again_is_an_error(self, local: Local) -> None:
+        local.collection()
+        looked = lambda request: b'{"_id":-1}' in request.body  # noqa: E731
+        step = when(looked, answer(body=b'[{"_id":1}]'), answer(body=b"[]"))
+        with serving(step) as service:
+            through = local.collection(through=service.base_url)
+            with pytest.raises(ReadInterrupted, match="no documents, and one when"):
+                through.find().to_pylist()
+            assert through.find(strategy="stream").to_pylist() == []
 
 
 class TestQueriesThatSpeakOfTheCursor:
@@ -329,6 +359,15 @@ class Writer:
     sort=st.sampled_from([None, {"_id": -1}, {"k": 1}, {"k": -1}]),
     split=st.sampled_from([1, 1, 2]),
 )
+@example(
+    found=[None, None],
+    todo=[None, ("delete_last", 0, None)],
+    cap=None,
+    page_rows=1,
+    strategy="auto",
+    sort={"k": 1},
+    split=1,
+)
 @settings(slow, max_examples=150)
 def test_what_is_there_all_the_time_is_read_once_and_nothing_twice_while_others_write(
     local: Local,
@@ -407,6 +446,16 @@ service_changes = st.lists(
     direction=st.sampled_from([1, -1]),
     page_rows=st.integers(1, 4),
 )
+@example(
+    count=1,
+    todo=[None, ("delete", 0, None)],
+    cap=None,
+    id_form="hex",
+    extended_json=False,
+    strategy="pages",
+    direction=1,
+    page_rows=1,
+)
 @settings(slow, max_examples=100)
 def test_the_same_holds_of_ids_that_the_service_makes_and_shows_in_its_own_form(
     local: Local,
@@ -429,9 +478,10 @@ def test_the_same_holds_of_ids_that_the_service_makes_and_shows_in_its_own_form(
 
     def write(change: Change) -> None:
         what, number, _ = change
-        if what == "insert" and number not in ever:
-            ever.add(number)
-            things.insert({"n": number})
+        if what == "insert":
+            if number not in ever:
+                ever.add(number)
+                things.insert({"n": number})
             return
         shown = [each["n"] for each in server.documents(things.id)]
         gone = shown[-1:] if what == "delete_last" else [n for n in shown if n == number]
