@@ -559,3 +559,33 @@ def test_rows_have_the_keys_that_a_load_by_the_same_columns_gives_them(
     there = connectome_server.documents(collection)
     assert {one["_dagster"]["key"] for one in there} == {key.decode() for key in keys}
     assert {one["_dagster"]["load"] for one in there} == {load}
+
+
+def test_everything_is_read_back_where_that_is_asked_for(
+    connectome_server: ConnectomeServer, to_target: ToTarget
+) -> None:
+    collection = connectome_server.collection([{**row, "name": "old"} for row in ROWS[:20]])
+    target = to_target(collection, verify="always", settle_seconds=0.0)
+    # Acknowledged, and not applied.
+    connectome_server.faults.add("partial", verb="batchwrite", nth=1, documents=3, status=200)
+
+    report = sync(target, ROWS, ["sku"])
+
+    assert (report.inserted, report.updated) == (20, 20)
+    assert bare(connectome_server, collection) == ROWS
+
+
+def test_an_update_in_doubt_is_raised_where_looking_is_ruled_out(
+    connectome_server: ConnectomeServer, to_target: ToTarget
+) -> None:
+    collection = connectome_server.collection([{**row, "name": "old"} for row in ROWS])
+    target = to_target(collection, verify="never", settle_seconds=0.0)
+    connectome_server.faults.add("reset", verb="updatewithupsert", every=1)
+
+    with pytest.raises(OutcomeUnknown) as error:
+        sync(target, ROWS, ["sku"])
+
+    assert error.value.keys
+    connectome_server.faults.clear()
+    sync(target, ROWS, ["sku"])
+    assert bare(connectome_server, collection) == ROWS
