@@ -62,14 +62,18 @@ class _Sending:
         batch: its rows.
         number: of the attempt; every sending has one of its own.
         doubts: how often it was sent already, and not found afterwards.
+        replaces: whether there are documents with the keys of some of its rows that say something
+            else: those of this run alone are the rows then.
     """
 
     batch: RowBatch
     number: int = 1
     doubts: int = 0
+    replaces: bool = False
 
     def again(self, batch: RowBatch, *, doubtful: bool = False) -> _Sending:
-        return _Sending(batch, self.number + 1, self.doubts + doubtful)
+        doubts = self.doubts + doubtful
+        return replace(self, batch=batch, number=self.number + 1, doubts=doubts)
 
 
 class Load:
@@ -110,7 +114,6 @@ class Load:
         self._token = "" if run is None else run.token
         self._fresh = run is None or run.fresh
         self._compare = compare
-        self._replaces = compare and not self._fresh
         self._lock = threading.Lock()
         self._ids_checked = not as_ids
         self._too_large = sys.maxsize  # bytes of the smallest body that was refused as that
@@ -147,9 +150,9 @@ class Load:
     def _deliver(self, batch: RowBatch) -> None:
         waiting = [_Sending(batch)]
         if not self._fresh:
-            missing = self._not_there_before(batch)
-            self._landed(len(batch) - len(missing), unchanged=True)
-            waiting = [_Sending(missing)] if len(missing) else []
+            sending = self._not_there_before(batch)
+            self._landed(len(batch) - len(sending.batch), unchanged=True)
+            waiting = [sending] if len(sending.batch) else []
         while waiting:
             waiting += self._sent(waiting.pop())
 
@@ -210,10 +213,10 @@ class Load:
         if not self._ids_checked:
             self._check_ids(sending.batch)
         # What takes the place of documents that were changed has to be there before they go.
-        if self._run is None or not (self._target.verify == "always" or self._replaces):
+        if self._run is None or not (self._target.verify == "always" or sending.replaces):
             self._landed(len(sending.batch))
             return []
-        missing = self._settled(sending.batch)
+        missing = self._settled(sending)
         self._landed(len(sending.batch) - len(missing))
         if not len(missing):
             return []
@@ -237,7 +240,7 @@ class Load:
             raise doubt.saying(f"The service asks to wait {wait:.0f} s before it is looked for")
         if wait:
             target.sleep(wait)
-        missing = self._looked_for(self._settled, batch, doubt)
+        missing = self._looked_for(self._settled, sending, doubt)
         self._landed(len(batch) - len(missing))
         return self._once_more(sending, missing, doubt) if len(missing) else []
 
@@ -260,7 +263,7 @@ class Load:
             raise saying(refusal, f"Some of the batch may be there; it is not looked for: {why}")
         # Of a whole batch much may be there, which a read sees late; of its parts little.
         look = self._settled if sending.number == 1 else self._missing
-        missing = self._looked_for(look, batch, refusal)
+        missing = self._looked_for(look, sending, refusal)
         self._landed(len(batch) - len(missing))
         if not len(missing):
             return []
@@ -279,38 +282,34 @@ class Load:
         return "" if self._target.can_read else "there is no read credential to look with"
 
     def _looked_for(
-        self, look: Callable[[RowBatch], RowBatch], batch: RowBatch, trouble: ConnectomeError
+        self, look: Callable[[_Sending], RowBatch], sending: _Sending, trouble: ConnectomeError
     ) -> RowBatch:
         unread = ""
         try:
-            return look(batch)
+            return look(sending)
         except ConnectomeError as error:
             unread = type(error).__name__  # its text speaks of the read alone
         raise saying(trouble, f"Reading back what of it is there failed too ({unread})")
 
-    def _settled(self, batch: RowBatch) -> RowBatch:
+    def _settled(self, sending: _Sending) -> RowBatch:
         """What is missing also when a read that did not see it yet has had its time (U13)."""
-        missing = self._missing(batch)
+        missing = self._missing(sending)
         for part in PAUSES if self._target.settle_seconds else ():
             if not len(missing):
                 break
             self._target.sleep(part * self._target.settle_seconds)
-            missing = self._missing(missing)
+            missing = self._missing(replace(sending, batch=missing))
         return missing
 
-    def _missing(self, batch: RowBatch) -> RowBatch:
-        """What of a batch that was sent is not there.
+    def _missing(self, sending: _Sending) -> RowBatch:
+        """What of a batch that was sent is not there."""
+        which = self._marks.run(self._token) if sending.replaces else {}
+        return self._look(sending.batch, which, by_id=self._as_ids)
 
-        Where documents of an earlier run may have the same keys and say something else, only those
-        of this run count.
-        """
-        which = self._marks.run(self._token) if self._replaces else {}
-        return self._look(batch, which, by_id=self._as_ids)
-
-    def _not_there_before(self, batch: RowBatch) -> RowBatch:
+    def _not_there_before(self, batch: RowBatch) -> _Sending:
         """What of a batch no earlier run has written: it may have given no `_id`s."""
         if not self._compare:
-            return self._look(batch, {})
+            return _Sending(self._look(batch, {}))
         rows = plain_documents(batch.plain()[1:-1])
         hidden = ("_id", self._marks.field)
         edited: dict[str, str] = {}
@@ -326,7 +325,7 @@ class Load:
         missing = self._look(batch, {}, is_row)
         if edited and self._as_ids:
             self._make_room(edited)
-        return missing
+        return _Sending(missing, replaces=bool(edited))
 
     def _make_room(self, edited: Mapping[str, str]) -> None:
         """Remove documents that were changed since: where an `_id` is unique, there is but one."""
@@ -419,7 +418,7 @@ class Load:
         with self._lock:
             if self._ids_checked:
                 return
-            missing = self._settled(batch.at([0]))
+            missing = self._settled(_Sending(batch.at([0])))
             self._ids_checked = True
         if len(missing):
             self._no_ids()
