@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
@@ -331,43 +330,3 @@ def _bytes(text: str) -> bytes:
     except binascii.Error:
         pass
     raise ValueError("no base64")
-
-
-def decode_uniform(piece: bytes, hints: Hints, hidden: frozenset[str] = frozenset()) -> Decoded:
-    """Decode a piece whose fields must have one type each.
-
-    Args:
-        piece: as for `decode`.
-        hints: as for `decode`.
-        hidden: fields that may hold what they like.
-
-    Raises:
-        Misfit: naming the first document by which a field has several.
-        NotDocuments: as `decode`.
-    """
-    decoded = decode(piece, hints)
-    conflicts = [path for path in decoded.conflicts if path[0] not in hidden]
-    if not conflicts:
-        return decoded
-    path = conflicts[0]
-    documents = [
-        bytes(each) for each in msgspec.json.decode(b"[%b]" % piece, type=list[msgspec.Raw])
-    ]
-
-    def conflicting(count: int) -> bool:
-        return path in decode(b",".join(documents[:count]), hints).conflicts
-
-    count = bisect_left(range(len(documents)), True, lo=1, key=conflicting)
-    kinds = decode(b",".join(documents[:count]), hints).conflicts[path]
-    raise Misfit(path, f"{' and '.join(kinds)} in one field", row=count - 1)
-
-
-def first_value(batch: pa.RecordBatch, path: Path) -> int:
-    """The first row that holds anything at the path; of a list, the row that has one."""
-    array = batch.to_struct_array()
-    for name in path:
-        at = array.type.get_field_index(name) if pa.types.is_struct(array.type) else -1
-        if at < 0:
-            break
-        array = array.field(at)
-    return max(0, int(array.is_valid().index(True).as_py()))

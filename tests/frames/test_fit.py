@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectome_dagster.frames.decode import Hints
 from connectome_dagster.frames.encode import encode_rows
 from connectome_dagster.frames.encoding import Encoding
-from connectome_dagster.frames.fit import ExtraFields, Fit, Misfit, decode_uniform
+from connectome_dagster.frames.fit import ExtraFields, Fit, Misfit
 from tests.frames.batches import ENCODINGS, SCALARS, batches, encodings
 
 UTC = timezone.utc
@@ -216,13 +215,3 @@ def test_hidden_fields_are_left_out_before_they_are_compared() -> None:
     decoded = fit.decode(b'{"a":1,"h":1},{"h":"x"}', fit.hints(), frozenset({"h"}))
     assert decoded.batch.to_pylist() == [{"a": 1}, {"a": None}]
     assert not decoded.conflicts
-
-
-def test_the_first_document_by_which_a_field_has_several_types_is_named() -> None:
-    documents = [f'{{"a":{at},"o":{{"b":{at}}}}}' for at in range(50)]
-    documents[33] = '{"a":1,"o":{"b":"x"}}'
-    piece = ",".join(documents).encode()
-    with pytest.raises(Misfit, match=r"o\.b: int and string in one field") as caught:
-        decode_uniform(piece, Hints())
-    assert caught.value.row == 33
-    assert decode_uniform(piece, Hints(), frozenset({"o"})).batch.num_rows == 50

@@ -111,6 +111,14 @@ class TestTheFirstDocumentThatDoesNotFit:
         with pytest.raises(SchemaConflict, match=r"document 1 .*v: int64 and array in one field"):
             docs.reader().read_all()
 
+    def test_is_none_for_fields_that_only_the_read_itself_needs(self, local: Local) -> None:
+        documents = [{"_id": 1, "o": {"k": 1, "n": 1}}, {"_id": "a", "o": {"k": "x", "n": 2}}]
+        docs = local.collection(documents).find(
+            project={"_id": 0, "o.n": 1}, cursor="o.k", on_conflict="error"
+        )
+        assert docs.to_arrow().to_pylist() == [{"o": {"n": 1}}, {"o": {"n": 2}}]
+        assert docs.to_pylist() == [{"o": {"n": 1}}, {"o": {"n": 2}}]
+
     def test_shows_no_credential(self, local: Local) -> None:
         things = local.collection([{"_id": READ_SECRET, "v": 1}, {"_id": "z", "v": "x"}])
         secret = local.server.read_credential
