@@ -274,7 +274,17 @@ def _json_text(
         else:
             _strictly(value, list[msgspec.Raw])
             texts.append(_compact(value))
-    return pa.array(texts, pa.string())
+    return _text_array(texts)
+
+
+def _text_array(texts: Sequence[str | None]) -> pa.Array:
+    """What `pa.array` makes; it imports pandas first, which takes longer than most reads."""
+    encoded = [b"" if text is None else text.encode() for text in texts]
+    ends = np.zeros(len(texts) + 1, dtype=np.int32)
+    np.cumsum(np.fromiter(map(len, encoded), np.int32, len(texts)), out=ends[1:])
+    valid = np.packbits([text is not None for text in texts], bitorder="little")
+    buffers = [pa.py_buffer(valid), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(texts), buffers)
 
 
 def _compact(value: bytes) -> str:
@@ -302,21 +312,28 @@ def _instants(values: Sequence[Value], forms: list[Extended | None] | None) -> p
 
 
 def _strings(values: Sequence[Value]) -> pa.Array:
-    return promote_instants(pa.array(_typed(values, list[str | None]), pa.string()))
+    return promote_instants(_text_array(_typed(values, list[str | None])))
 
 
 def promote_instants(array: pa.Array) -> pa.Array:
     """Turn strings into timestamps if every one of them is an instant as JavaScript prints it."""
     if array.null_count == len(array):
         return array
-    first = pc.index(array.is_valid(), True).as_py() if array.null_count else 0
-    if not _ONE_INSTANT.match(array[first].as_py()) or not _has_marks(array):
+    if not _ONE_INSTANT.match(_first_value(array).as_py()) or not _has_marks(array):
         return array
     try:
         instants = pc.cast(array, TIMESTAMP)
     except pa.ArrowInvalid:  # a thirteenth month: text that only looks like an instant
         return array
     return array if pc.min_max(instants)["min"].value < YEAR_ONE else instants
+
+
+def _first_value(array: pa.Array) -> pa.Scalar:
+    for value in array[:16]:  # in most columns it is among these
+        if value.is_valid:
+            return value
+    # Not by `pc.index`: to compare with a value of Python's, pyarrow imports pandas.
+    return array.drop_null()[0]
 
 
 def _has_marks(array: pa.StringArray) -> bool:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -269,3 +271,19 @@ def test_one_title_that_is_a_number_makes_text_of_titles_alone() -> None:
     assert decoded.batch.schema.types == [pa.string(), pa.int64()]
     assert decoded.batch.column("Title").to_pylist() == ["ABC", "300"]
     assert decoded.conflicts == {("Title",): ("string", "int")}
+
+
+def test_documents_are_read_without_pandas_where_nobody_asks_for_it() -> None:
+    script = """
+import sys
+from connectome_dagster.frames.decode import Hints, decode
+piece = b'{"a":null,"b":1,"c":-0.0},' * 40 + b'{"a":"x","b":2,"c":0.5,"d":{"e":[1]}}'
+for piece in (piece, piece, piece + b',{"a":3}'):
+    hints = Hints().after(decode(piece, Hints()))
+    decode(piece, hints)
+print(decode(piece, hints).batch.column("a").to_pylist()[-2:], "pandas" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "['x', '3'] False\n"
