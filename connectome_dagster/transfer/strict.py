@@ -7,7 +7,7 @@ requests nor what becomes of the documents.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import msgspec
@@ -27,6 +27,11 @@ from connectome_dagster.frames.schema import (
 from connectome_dagster.transfer.piece import Piece
 
 INSTANT = pa.timestamp("ms", "UTC")  # what instants become, by the table of types
+
+
+# Dates and strings are of one type if these are instants, and strings are in any case.
+_INSTANTS = "instant"
+_ONE_TYPE = ({_INSTANTS, "timestamp"}, {_INSTANTS, "string"})
 
 
 class Undecided(Exception):  # asks for another reading, never seen outside
@@ -82,7 +87,7 @@ class Strict:
         """
         misfit: Misfit | None = None
         try:
-            return self._learned(piece.decoded or self._decoded(b",".join(piece.documents)))
+            return self._learned(piece)
         except Misfit:
             if self._fit is not None:
                 raise
@@ -91,7 +96,8 @@ class Strict:
         def conflicts(count: int) -> bool:
             nonlocal misfit
             try:
-                self._grown(self._decoded(b",".join(documents[:count])))
+                text = b",".join(documents[:count])
+                self._grown(Piece.of(text, self._decoded(text)))
             except Misfit as found:
                 misfit = Misfit(found.path, found.reason, count - 1)
                 return True
@@ -99,7 +105,7 @@ class Strict:
 
         bisect_left(range(len(documents) + 1), True, lo=1, key=conflicts)
         if misfit is None:  # what was to blame is not meant
-            return self._learned(self._decoded(b",".join(documents)))
+            return self._learned(replace(piece, decoded=None))
         raise misfit
 
     def _decoded(self, text: bytes) -> Decoded:
@@ -112,30 +118,48 @@ class Strict:
                 raise _several(path, kinds)
         return shown
 
-    def _learned(self, decoded: Decoded) -> Decoded:
+    def _learned(self, piece: Piece) -> Decoded:
+        decoded = piece.decoded or self._decoded(b",".join(piece.documents))
         if self._fit is None:
-            self._schema, self._beyond_floats, self._kinds = self._grown(decoded)
+            grown = self._grown(replace(piece, decoded=decoded))
+            self._schema, self._beyond_floats, self._kinds = grown
         self._hints = self._hints.after(decoded)
         return decoded
 
-    def _grown(
-        self, decoded: Decoded
-    ) -> tuple[pa.Schema, frozenset[Path], dict[Path, frozenset[str]]]:
-        """What the fields hold with one more batch."""
+    def _grown(self, piece: Piece) -> tuple[pa.Schema, frozenset[Path], dict[Path, frozenset[str]]]:
+        """What the fields hold with one more piece."""
+        decoded = piece.decoded
+        assert decoded is not None  # noqa: S101 - it was decoded just now
         kinds = dict(self._kinds)
-        for path, more in decoded.conflicts.items():
-            kinds[path] = kinds.get(path, frozenset()) | frozenset(more)
-            if len(kinds[path]) > 1:
-                raise _several(path, tuple(dict.fromkeys((*self._kinds.get(path, ()), *more))))
+        for path, more in self._told_apart(piece, decoded.conflicts).items():
+            kinds[path] = kinds.get(path, frozenset()) | more
+            if len(kinds[path]) > 1 and kinds[path] not in _ONE_TYPE:
+                names = {"string" if kind == _INSTANTS else kind for kind in kinds[path]}
+                raise _several(path, tuple(sorted(names)))
         schema = self._merged(decoded.batch)
         beyond = self._beyond_floats
         for name, column in zip(decoded.batch.schema.names, decoded.batch.columns, strict=True):
             beyond |= frozenset(_beyond_floats(column, (name,)))
         for path in beyond:
             # Nothing tells later what the whole numbers of an earlier batch were.
-            if _is_float(schema, path):
+            if _type_at(schema, path) == pa.float64():
                 raise _several(path, ("int64", "double"))
         return schema, beyond, kinds
+
+    def _told_apart(
+        self, piece: Piece, conflicts: Mapping[Path, Iterable[str]]
+    ) -> dict[Path, frozenset[str]]:
+        """The kinds of fields that are read as text, instants apart from other strings."""
+        told = {path: frozenset(kinds) for path, kinds in conflicts.items()}
+        if any("string" in kinds for kinds in told.values()):
+            text = b",".join(piece.documents)
+            typed = decode(text, replace(self._hints, as_text=frozenset())).batch.schema
+            for path in told:
+                if _type_at(typed, path) == INSTANT:
+                    told[path] = frozenset(
+                        _INSTANTS if kind == "string" else kind for kind in told[path]
+                    )
+        return told
 
     def _merged(self, batch: pa.RecordBatch) -> pa.Schema:
         while True:
@@ -200,8 +224,13 @@ def _with_text(schema: pa.Schema, paths: frozenset[Path]) -> pa.Schema:
     return pa.schema(list(changed(pa.struct(list(schema)), ()))) if paths else schema
 
 
-def _is_float(schema: pa.Schema, path: Path) -> bool:
+def _type_at(schema: pa.Schema, path: Path) -> pa.DataType | None:
     at: pa.DataType = pa.struct(list(schema))
     for name in path:
-        at = at.value_type if name == ITEM else at.field(name).type
-    return bool(at.equals(pa.float64()))
+        if pa.types.is_list(at) and name == ITEM:
+            at = at.value_type
+        elif pa.types.is_struct(at) and at.get_field_index(name) >= 0:
+            at = at.field(name).type
+        else:
+            return None
+    return at

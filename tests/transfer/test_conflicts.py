@@ -192,6 +192,15 @@ def first_conflict(documents: list[Document]) -> int | None:
     breaks=False,
 )
 @example(
+    found=["2020-01-01T00:00:00.000Z", {"$date": "2020-01-01T00:00:00Z"}, "a"],
+    cap=None,
+    page_rows=1,
+    piece_bytes=10,
+    strategy="auto",
+    direction=1,
+    breaks=False,
+)
+@example(
     found=["a", {"$date": "2020-01-01T00:00:00Z"}, 0],
     cap=None,
     page_rows=1,
