@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from dagster_shared.libraries import DagsterLibraryRegistry
 
 if TYPE_CHECKING:
+    from connectome_dagster.checks import build_connectome_checks as build_connectome_checks
     from connectome_dagster.errors import ConnectomeError as ConnectomeError
+    from connectome_dagster.frames.encoding import Encoding as Encoding
     from connectome_dagster.io_manager import ConnectomeIOManager as ConnectomeIOManager
     from connectome_dagster.resource import ConnectomeResource as ConnectomeResource
     from connectome_dagster.transfer.collection import Collection as Collection
@@ -30,8 +32,10 @@ _HOMES = {
     "ConnectomeIOManager": "io_manager",
     "ConnectomeResource": "resource",
     "Documents": "transfer.read",
+    "Encoding": "frames.encoding",
     "ReadReport": "transfer.report",
     "WriteReport": "transfer.report",
+    "build_connectome_checks": "checks",
 }
 
 __all__ = [*_HOMES, "__version__"]
