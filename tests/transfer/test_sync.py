@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from connectome_dagster.api import endpoints
 from connectome_dagster.errors import (
@@ -23,6 +25,7 @@ from connectome_dagster.frames.encoding import Encoding
 from connectome_dagster.testing import ConnectomeServer
 from connectome_dagster.transfer import current
 from connectome_dagster.transfer.collection import Connectome
+from connectome_dagster.transfer.compare import changed_fields
 from connectome_dagster.transfer.identity import RowKeys, load_id
 from connectome_dagster.transfer.reconcile import reconcile
 from connectome_dagster.transfer.sync import sync
@@ -589,3 +592,50 @@ def test_an_update_in_doubt_is_raised_where_looking_is_ruled_out(
     connectome_server.faults.clear()
     sync(target, ROWS, ["sku"])
     assert bare(connectome_server, collection) == ROWS
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text("ab", max_size=1), inner),
+    max_leaves=4,
+)
+KEYED = st.dictionaries(
+    st.integers(0, 6) | st.text("xy", max_size=2),
+    st.fixed_dictionaries({}, optional={"v": VALUES, "w": VALUES}),
+    max_size=6,
+)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(before=KEYED, rows=KEYED, few=st.booleans(), deletes=st.booleans())
+def test_whatever_is_there_the_rows_are_there_and_a_second_time_sends_nothing(
+    connectome_server: ConnectomeServer,
+    to_target: ToTarget,
+    before: dict[Any, dict[str, Any]],
+    rows: dict[Any, dict[str, Any]],
+    few: bool,
+    deletes: bool,
+) -> None:
+    collection = connectome_server.collection([{"k": k, **said} for k, said in before.items()])
+    target = to_target(collection, settle_seconds=0.0)
+    frame = [{"k": k, **said} for k, said in rows.items()]
+
+    with pytest.MonkeyPatch.context() as patched:
+        if not few:
+            patched.setattr(current, "MAX_KEY_QUERIES", 0)
+        sync(target, frame, ["k"], delete_missing=deletes)
+        changes = len(connectome_server.changes)
+        again = sync(target, frame, ["k"], delete_missing=deletes)
+
+    assert len(connectome_server.changes) == changes
+    assert again.unchanged == len(frame)
+    there = {(type(one["k"]), one["k"]): one for one in connectome_server.documents(collection)}
+    kept = {} if deletes else before
+    assert len(there) == len({**kept, **rows})
+    for k, said in {**kept, **rows}.items():
+        expected = {**before.get(k, {}), **said, "k": k}
+        assert changed_fields(expected, there[type(k), k]) == {}
