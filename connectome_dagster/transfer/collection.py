@@ -502,7 +502,7 @@ class Collection:
             EncodeError: a key that is null or NaN; nothing was sent. Or a value that JSON cannot
                 say.
             ConfigurationError: a column is missing or has a name that an update takes for a path,
-                a row's document lies outside `where`, a credential is missing, or a delete would
+                a row or its document lies outside `where`, a credential is missing, or a delete would
                 find the whole collection; nothing was sent. Or an update removes the fields that
                 it does not name (U6), which is found out with the first one.
             OutcomeUnknown: the fate of rows could not be found out, or it cannot be proved that
@@ -574,7 +574,7 @@ class Collection:
     def probe(self, *, everything: bool = False) -> ProbeReport:
         """Find out what this account's service really does, in a collection that is there for it.
 
-        Writes, reads, updates and deletes some thousand small documents and one body of up to 16
+        Writes, reads, updates and deletes some thousand small documents, and bodies of up to 16
         MiB, in about 150 requests, and removes what it wrote, also after an error. Everything that
         the API's page leaves open (U1-U14) is answered by what was seen, with the settings to use.
 
