@@ -502,9 +502,9 @@ class Collection:
             EncodeError: a key that is null or NaN; nothing was sent. Or a value that JSON cannot
                 say.
             ConfigurationError: a column is missing or has a name that an update takes for a path,
-                a row or its document lies outside `where`, a credential is missing, or a delete would
-                find the whole collection; nothing was sent. Or an update removes the fields that
-                it does not name (U6), which is found out with the first one.
+                a row or its document lies outside `where`, a credential is missing, or a delete
+                would find the whole collection; nothing was sent. Or an update removes the fields
+                that it does not name (U6), which is found out with the first one.
             OutcomeUnknown: the fate of rows could not be found out, or it cannot be proved that
                 everything was read. Run it again.
             RowsRejected: the service refuses rows; all others are as they should be.
