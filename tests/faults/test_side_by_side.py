@@ -100,14 +100,17 @@ def test_of_two_replaces_by_the_same_rows_their_rows_stay(local: Local, mode: st
 
 @pytest.mark.parametrize("mode", ["field", "id"])
 def test_of_two_replaces_by_other_rows_one_wins(local: Local, mode: str) -> None:
-    """Whoever reports success last has said what is there, or an error says that it is not so."""
+    """Where both report success, one has won; else an error says that it has to be run again."""
     for _ in range(TIMES):
         things = local.collection(OLD, idempotency=mode)
         errors = side_by_side(local, "replace", [ROWS, OTHER], things.id, mode)
         there = canonical(local.documents(things))
         assert sum(there.values()) >= len(ROWS) + len(KEPT), "neither has won"
-        if "" in errors:
-            assert there in (canonical([*KEPT, *ROWS]), canonical([*KEPT, *OTHER]))
+        won = [canonical([*KEPT, *rows]) for rows in (ROWS, OTHER)]
+        if errors == ["", ""]:
+            assert there in won
+        elif "" in errors:  # what the one that was overtaken wrote last may be there as well
+            assert any(there >= each for each in won)
         WRITES["replace"](things, OTHER)
         assert canonical(local.documents(things)) == canonical([*KEPT, *OTHER])
 
