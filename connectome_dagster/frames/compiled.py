@@ -86,7 +86,7 @@ def decode_compiled(
 
 
 # A piece stands in its wrapper only while it is read, which copies what it takes. One buffer for
-# each thread that decodes, because new ones cost page faults; it holds a piece of the usual size.
+# each thread that decodes, because new ones cost page faults; it grows to a piece of usual size.
 _WRAPPED_BYTES = 2 << 20
 
 
@@ -101,8 +101,8 @@ def _wrapped(piece: bytes) -> bytes | memoryview:
     size = len(_BEFORE) + len(piece) + len(_AFTER)
     if size > _WRAPPED_BYTES:
         return b"".join((_BEFORE, piece, _AFTER))
-    if not _room.buffer:
-        _room.buffer = bytearray(_WRAPPED_BYTES)
+    if len(_room.buffer) < size:
+        _room.buffer = bytearray(min(size + size // 8, _WRAPPED_BYTES))
     text = memoryview(_room.buffer)[:size]
     text[: len(_BEFORE)] = _BEFORE
     text[len(_BEFORE) : -len(_AFTER)] = piece

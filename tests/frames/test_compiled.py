@@ -80,6 +80,19 @@ def test_what_the_exact_reader_refuses_the_compiled_one_does_not_vouch_for(
     assert same_bits(batch, exact)
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_a_batch_stays_as_it_is_when_other_pieces_are_read(known: bool) -> None:
+    def piece(sign: str, rows: int) -> bytes:
+        return b",".join(b'{"s":"%s%d","n":-%d.5}' % (sign.encode(), n, n) for n in range(rows))
+
+    batch, _, type_ = decode_compiled(piece("x", 500))
+    shown_before = repr(shown(batch))
+    for rows in (500, 20, 1000, 100_000):  # the last one is larger than a piece ever is
+        other, *_ = decode_compiled(piece("y", rows), known=type_ if known else None)
+        assert other.column("s")[rows - 1].as_py() == f"y{rows - 1}"
+    assert repr(shown(batch)) == shown_before
+
+
 paths = st.frozensets(st.lists(names, min_size=1, max_size=3).map(tuple), max_size=4)
 
 
