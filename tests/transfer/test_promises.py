@@ -390,7 +390,16 @@ def test_what_is_there_all_the_time_is_read_once_and_nothing_twice_while_others_
         docs = through.find(
             sort=None if split > 1 else sort, strategy=strategy, split=split, project={"k": 1}
         )
-        read = ids_of(docs.to_pylist())
+        try:
+            read = ids_of(docs.to_pylist())
+        except ReadInterrupted as error:
+            # Its last document is gone, and no other one shows how such values are said: never so
+            # of plain ones, as these ids are.
+            assert sort is not None
+            assert "k" in sort
+            assert "no filter on k and _id finds" in str(error)  # noqa: PT017 - or it reads all
+            assert len(writer.there) < len(writer.ever)
+            return
     counts = Counter(read)
     assert set(counts) <= set(writer.ever)
     assert max(counts.values(), default=1) == 1
