@@ -17,7 +17,7 @@ import msgspec
 from connectome_dagster.api import endpoints
 from connectome_dagster.errors import OutcomeUnknown, QueryError, ReadInterrupted
 from connectome_dagster.transfer.identity import attempt, attempt_token, winning
-from connectome_dagster.transfer.readback import note_of, read
+from connectome_dagster.transfer.readback import PAUSES, note_of, read
 from connectome_dagster.transfer.target import Tally, Target
 
 _log = logging.getLogger(__name__)
@@ -43,16 +43,22 @@ def leave_one(target: Target, tally: Tally, load: str, keys: Sequence[str]) -> N
         ConnectomeError: the service refused, or could not be reached.
     """
     copies = _copies(target, tally, load, keys)
-    losing: dict[str, list[str]] = {}
-    twins: dict[str, list[Any]] = {}
-    for key, found in copies.items():
-        stays = winning(found)
-        losing[key] = sorted(found.keys() - {stays})
-        if len(found[stays]) > 1:
-            twins[key] = found[stays]
-    _delete(target, tally, load, losing)
-    if twins and not _removed_by_id(target, tally, load, twins):
+    _delete(target, tally, load, {key: found.keys() - {winning(found)} for key, found in
+                                  copies.items()})  # fmt: skip
+    twins = _twins(copies)
+    if not twins or _removed_by_id(target, tally, load, twins):
+        return
+    # A read may have shown what somebody has just removed (U13).
+    target.sleep(target.settle_seconds)
+    twins = _twins(_copies(target, tally, load, list(twins)))
+    if twins:
         _renew(target, tally, load, list(twins))
+
+
+def _twins(copies: Mapping[str, _Copies]) -> dict[str, list[Any]]:
+    """The `_id`s of several documents of the attempt that stays, in one order whoever looks."""
+    staying = {key: found[winning(found)] for key, found in copies.items()}
+    return {key: sorted(ids, key=str) for key, ids in staying.items() if len(ids) > 1}
 
 
 def _copies(target: Target, tally: Tally, load: str, keys: Sequence[str]) -> dict[str, _Copies]:
@@ -78,7 +84,7 @@ def _delete(target: Target, tally: Tally, load: str, losing: Mapping[str, Iterab
     """Delete these attempts of each key: keys that lose the same ones in one request."""
     together: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for key, attempts in losing.items():
-        together[tuple(attempts)].append(key)
+        together[tuple(sorted(attempts))].append(key)
     for attempts, keys in together.items():
         if attempts:
             query = target.marks.copies(load, keys, attempts)
@@ -124,9 +130,14 @@ def _renew(target: Target, tally: Tally, load: str, keys: Sequence[str]) -> None
         if document.get("_id") != key:  # else it is the row's own, by idempotency="id"
             document.pop("_id", None)
     _insert(target, tally, list(rows.values()))
-    there = read(target, tally, marks.of_run(load, token), project=marks.projection)
-    found = {str(note_of(document, marks.field).get("key")) for document in there}
-    _delete(target, tally, load, {key: sorted(tried[key]) for key in found if key in tried})
+    found: set[str] = set()
+    for part in (0.0, *PAUSES):
+        target.sleep(part * target.settle_seconds)
+        there = read(target, tally, marks.of_run(load, token), project=marks.projection)
+        found = {str(note_of(document, marks.field).get("key")) for document in there}
+        if found >= rows.keys():
+            break
+    _delete(target, tally, load, {key: tried[key] for key in found if key in tried})
 
 
 def _insert(target: Target, tally: Tally, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -41,7 +41,7 @@ def test_copies_of_rows_are_removed_and_a_second_time_finds_nothing(
     connectome_server: ConnectomeServer, to_target: ToTarget
 ) -> None:
     collection = connectome_server.collection()
-    target = to_target(collection, settle_seconds=0.0)
+    target = to_target(collection, settle_seconds=0.0, concurrency=1)
     load = load_id(collection, "today")
     connectome_server.faults.add("twice", verb="batchwrite", nth=2)
     append(target, ROWS, load="today")
