@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from connectome_dagster.frames.encoding import Encoding as Encoding
     from connectome_dagster.io_manager import ConnectomeIOManager as ConnectomeIOManager
     from connectome_dagster.resource import ConnectomeResource as ConnectomeResource
+    from connectome_dagster.sensors import (
+        build_connectome_observable as build_connectome_observable,
+    )
+    from connectome_dagster.sensors import build_connectome_sensor as build_connectome_sensor
     from connectome_dagster.transfer.collection import Collection as Collection
     from connectome_dagster.transfer.collection import Connectome as Connectome
     from connectome_dagster.transfer.read import Documents as Documents
@@ -36,6 +40,8 @@ _HOMES = {
     "ReadReport": "transfer.report",
     "WriteReport": "transfer.report",
     "build_connectome_checks": "checks",
+    "build_connectome_observable": "sensors",
+    "build_connectome_sensor": "sensors",
 }
 
 __all__ = [*_HOMES, "__version__"]
