@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         build_connectome_observable as build_connectome_observable,
     )
     from connectome_dagster.sensors import build_connectome_sensor as build_connectome_sensor
+    from connectome_dagster.sensors import build_reconcile_sensor as build_reconcile_sensor
     from connectome_dagster.transfer.collection import Collection as Collection
     from connectome_dagster.transfer.collection import Connectome as Connectome
     from connectome_dagster.transfer.read import Documents as Documents
@@ -42,6 +43,7 @@ _HOMES = {
     "build_connectome_checks": "checks",
     "build_connectome_observable": "sensors",
     "build_connectome_sensor": "sensors",
+    "build_reconcile_sensor": "sensors",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -9,6 +9,7 @@ is the job's that is run.
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,7 +28,7 @@ from connectome_dagster.resource import ConnectomeResource
 from connectome_dagster.transfer.compare import canonical, text_of
 from connectome_dagster.transfer.search import Search
 
-__all__ = ["build_connectome_observable", "build_connectome_sensor"]
+__all__ = ["build_connectome_observable", "build_connectome_sensor", "build_reconcile_sensor"]
 
 TIES = 100  # documents that share the greatest cursor and are told apart in a data version
 _SHOWN = 200  # characters of a cursor in a message, a tag or a run key: more than any instant has
@@ -218,6 +219,87 @@ def build_connectome_observable(
     if not isinstance(made, dg.SourceAsset):
         raise TypeError(f"Dagster made a {type(made).__name__}")  # of a function without resources
     return made
+
+
+def build_reconcile_sensor(
+    name: str,
+    *,
+    asset: Any,
+    collection: str,
+    check_name: str = "surplus_copies",
+    minimum_interval_seconds: int | None = None,
+    default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED,
+    connectome: str = "connectome",
+) -> dg.SensorDefinition:
+    """Build a sensor that runs `Collection.reconcile` for the loads that a check has found.
+
+    The check is `surplus_copies` of `build_connectome_checks`. Each tick looks at its latest
+    result, in Dagster's own storage; where that names loads with surplus copies, a run of the job
+    `<name>_job` leaves one document of each row of those. One result requests one run. A check
+    names the five worst loads; where there are more, the next check names the next ones.
+
+    Args:
+        name: the sensor's name.
+        asset: the key of the asset that is checked.
+        collection: the collection id that the check looks at.
+        check_name: the check's name.
+        minimum_interval_seconds: between ticks; Dagster's default is 30.
+        default_status: whether it runs without being switched on.
+        connectome: the key of the `ConnectomeResource`; reconciling takes both credentials.
+
+    Example:
+        >>> build_reconcile_sensor("mend", asset="earthquakes", collection="quakes").job.name
+        'mend_job'
+    """
+    check = dg.AssetCheckKey(dg.AssetKey.from_coercible(asset), check_name)
+    told = f"check {check_name} of {check.asset_key.to_user_string()}"
+    op_name = f"{name}_reconcile"
+
+    @dg.op(
+        name=op_name,
+        required_resource_keys={connectome},
+        config_schema={"load_ids": [str]},
+        out=dg.Out(dg.Nothing),
+    )
+    def reconcile(context: dg.OpExecutionContext) -> None:
+        target = getattr(context.resources, connectome).collection(collection)
+        deleted = 0
+        for load_id in context.op_config["load_ids"]:
+            report = target.reconcile(load_id=load_id)
+            context.log.info(f"load {load_id}: {report.deleted} of {report.rows} documents removed")
+            deleted += report.deleted or 0
+        context.add_output_metadata({"connectome/deleted": deleted})
+
+    @dg.job(name=f"{name}_job")
+    def reconciling() -> None:
+        reconcile()
+
+    def evaluate(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        records = context.instance.event_log_storage.get_asset_check_execution_history(check, 1)
+        event = records[0].event if records else None
+        found = None if event is None else event.get_dagster_event().event_specific_data
+        if not isinstance(found, dg.AssetCheckEvaluation):
+            return dg.SkipReason(f"{told} has no result yet")
+        loads = found.metadata.get("connectome/loads")
+        ids = _LOAD_ID.findall(str(loads.value)) if loads is not None and not found.passed else []
+        if not ids:
+            return dg.SkipReason(f"{told} names no load with surplus copies")
+        return dg.RunRequest(
+            run_key=f"{check_name}/{records[0].run_id}",
+            run_config={"ops": {op_name: {"config": {"load_ids": ids}}}},
+            tags={"connectome/collection": collection},
+        )
+
+    return dg.sensor(
+        name=name,
+        job=reconciling,
+        minimum_interval_seconds=minimum_interval_seconds,
+        default_status=default_status,
+        description=f"Reconciles the loads of collection {collection} that {told} names.",
+    )(evaluate)
+
+
+_LOAD_ID = re.compile(r"\b[0-9a-f]{24}\b")
 
 
 @dataclass(frozen=True)

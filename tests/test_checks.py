@@ -1,5 +1,6 @@
 # Without `from __future__ import annotations`: Dagster reads the annotations of local functions.
 
+import doctest
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from connectome_dagster import Connectome, ConnectomeResource, build_connectome_checks
+from connectome_dagster import checks as module
 from connectome_dagster.errors import AuthenticationError, ConfigurationError
 from connectome_dagster.testing import ConnectomeServer
 from tests.test_resource import everything_kept
@@ -504,3 +506,9 @@ def test_a_credential_in_the_data_is_blanked_in_what_is_shown(
 def test_what_cannot_work_is_refused(asked: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigurationError, match=text):
         build_connectome_checks(**{"asset": "movies", "collection": "movies", **asked})
+
+
+def test_the_example_says_what_happens() -> None:
+    result = doctest.testmod(module)
+    assert result.attempted
+    assert not result.failed

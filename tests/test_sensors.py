@@ -1,5 +1,6 @@
 # Without `from __future__ import annotations`: Dagster reads the annotations of local functions.
 
+import doctest
 import json
 import logging
 import time
@@ -18,8 +19,11 @@ from dagster._daemon.sensor import execute_sensor_iteration
 
 from connectome_dagster import (
     ConnectomeResource,
+    build_connectome_checks,
     build_connectome_observable,
     build_connectome_sensor,
+    build_reconcile_sensor,
+    sensors,
 )
 from connectome_dagster.errors import AuthenticationError, ConfigurationError
 from connectome_dagster.testing import ConnectomeServer
@@ -395,3 +399,57 @@ def test_observing_costs_one_request_of_a_bounded_size(
     assert shown["connectome/ties"] == 100
     [entry] = connectome_server.log
     assert entry.response_bytes < 100 * 100
+
+
+# ---- reconcile
+
+
+# Of Dagster's own copy of a sensor, when it is given to a job's definitions.
+@pytest.mark.filterwarnings("ignore:Parameter `owners` of initializer:dagster.BetaWarning")
+def test_what_a_check_finds_is_reconciled_once(connectome_server: ConnectomeServer) -> None:
+    collection = connectome_server.collection()
+    resource = ConnectomeResource(
+        base_url=connectome_server.base_url,
+        read_credential=connectome_server.read_credential,
+        write_credential=connectome_server.write_credential,
+        settle_seconds=0.0,
+    )
+    sensor = build_reconcile_sensor("mend", asset="movies", collection=collection)
+    checks = build_connectome_checks(asset="movies", collection=collection, surplus_copies=True)
+    defs = dg.Definitions(
+        assets=[dg.AssetSpec("movies")],
+        asset_checks=checks,
+        sensors=[sensor],
+        jobs=[dg.define_asset_job("checking", selection=dg.AssetSelection.checks(*checks))],
+        resources={"connectome": resource},
+    )
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def tick() -> Any:
+            with dg.build_sensor_context(instance, definitions=defs) as context:
+                return sensor.evaluate_tick(context)
+
+        def check() -> None:
+            defs.resolve_job_def("checking").execute_in_process(instance=instance)
+
+        assert "no result yet" in tick().skip_message
+        connectome_server.faults.add("twice", verb="batchwrite", nth=1)
+        with resource.get_client() as connectome:
+            connectome.collection(collection).append([{"n": n} for n in range(4)], load="monday")
+        assert len(connectome_server.documents(collection)) == 8
+        check()
+        [request] = tick().run_requests
+        assert [again.run_key for again in tick().run_requests] == [request.run_key]
+        mending = defs.resolve_job_def("mend_job")
+        assert mending.execute_in_process(request.run_config, instance=instance).success
+        numbers = sorted(each["n"] for each in connectome_server.documents(collection))
+        assert numbers == [0, 1, 2, 3]
+        check()
+        assert "names no load" in tick().skip_message
+
+
+@beta
+def test_the_examples_say_what_happens() -> None:
+    result = doctest.testmod(sensors)
+    assert result.attempted
+    assert not result.failed

@@ -31,6 +31,7 @@ PUBLIC = {
     "build_connectome_checks",
     "build_connectome_observable",
     "build_connectome_sensor",
+    "build_reconcile_sensor",
 }
 
 # Those that it promises and that do not exist yet: a name that is not ready is not there.
