@@ -211,11 +211,9 @@ def check_same(name: str, product: Sequence[Run], alternative: Sequence[Run]) ->
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    rows = "; ".join((*ROWS, LOCAL_SERVER)).replace("%", "%%")  # argparse fills in names
     parser.add_argument(
-        "--only",
-        action="append",
-        metavar="ROW",
-        help=f"one of {'; '.join((*ROWS, LOCAL_SERVER))}; or its start",
+        "--only", action="append", metavar="ROW", help=f"one of {rows}; or its start"
     )
     parser.add_argument("--repeat", type=int, help="runs of each side (5, or 2 with --quick)")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_DOCUMENTS:,} documents")

@@ -374,3 +374,10 @@ def test_without_dlt_its_row_says_so(tmp_path: Path) -> None:
 def test_an_option_that_runs_nothing_is_refused(wrong: list[str]) -> None:
     with pytest.raises(SystemExit):
         main(wrong)
+
+
+def test_the_help_names_every_row(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert all(name in told for name in ROWS)

@@ -157,24 +157,26 @@ def credentials(server: LocalServer, token: str) -> dict[str, dict[str, str]]:
     return dict(answer.json())
 
 
-def without_ids(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in one.items() if key != "_id"} for one in documents]
+def as_sent(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without what the service adds, and the note that rows of this package carry."""
+    added = ("_id", "_dagster")
+    return [{name: one[name] for name in one if name not in added} for one in documents]
 
 
 def test_the_calls_work_on_an_empty_collection_one_after_the_other(run: Runner) -> None:
     first, second = {"title": "Example A", "amount": 10}, {"title": "Example B", "amount": 100}
 
     run("batchwrite")
-    assert without_ids(run.server.documents(run.collection)) == [first, second]
+    assert as_sent(run.server.documents(run.collection)) == [first, second]
 
     run("updatewithupsert")
-    assert without_ids(run.server.documents(run.collection)) == [first | {"amount": 12}, second]
+    assert as_sent(run.server.documents(run.collection)) == [first | {"amount": 12}, second]
 
     run("batchdelete")
     assert run.server.documents(run.collection) == []
 
     run("updatewithupsert")
-    assert without_ids(run.server.documents(run.collection)) == [first | {"amount": 12}]
+    assert as_sent(run.server.documents(run.collection)) == [first | {"amount": 12}]
 
 
 def test_reading_finds_documents_by_fields_of_the_collections_own(run: Runner) -> None:
@@ -187,7 +189,7 @@ def test_reading_finds_documents_by_fields_of_the_collections_own(run: Runner) -
     if run.language == "dagster":
         found = found.drop(columns="_id").to_dict(orient="records")
     else:
-        found = without_ids(found)
+        found = as_sent(found)
     shown = {"sku": awkward, "it's": 1, 'a "b" \\': 2.5}
     assert found == [shown, {**shown, "sku": "other"}]
 
