@@ -175,7 +175,7 @@ class Connectome:
         return Collection(target, self.base_url)
 
     def close(self) -> None:
-        """Close the connections; a read that is going on ends with an error."""
+        """Close the connections; a request under way is finished, the next is an error."""
         self._client.close()
 
     def __enter__(self) -> Self:

@@ -202,8 +202,10 @@ class Documents:
     def reader(self) -> pa.RecordBatchReader:
         """Read as a stream of record batches, in memory that does not grow with the data.
 
-        The schema is the one of `find`, else that of the first batch. Drop the reader to end the
-        request before the last document; its `close()` is pyarrow's, and ends nothing.
+        The schema is the one of `find`, else that of the first batch, which is small so that it
+        comes early: where the first documents do not show every field, give `find` a schema. Drop
+        the reader to end the request before the last document; its `close()` is pyarrow's, and
+        ends nothing.
 
         Raises:
             SchemaDrift: while reading, when a later document does not fit the schema; `to_arrow`,

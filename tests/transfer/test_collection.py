@@ -138,3 +138,20 @@ def test_what_becomes_of_refused_rows_is_one_of_two_words(word: Any) -> None:
             movies.append([{"a": 1}], on_reject=word)
         with pytest.raises(ConfigurationError, match="on_reject is"):
             movies.replace([{"a": 1}], where={"a": 1}, on_reject=word)
+
+
+def test_a_closed_connection_finishes_what_is_under_way_and_begins_nothing(
+    connectome_server: ConnectomeServer,
+) -> None:
+    numbers = connectome_server.collection({"n": n, "text": "x" * 500} for n in range(5000))
+    connectome = Connectome(
+        base_url=connectome_server.base_url, read_credential=connectome_server.read_credential
+    )
+    collection = connectome.collection(numbers)
+    batches = iter(collection.find(strategy="stream"))
+    rows = next(batches).num_rows
+    assert rows < 5000
+    connectome.close()
+    assert rows + sum(batch.num_rows for batch in batches) == 5000
+    with pytest.raises(ConfigurationError, match="closed"):
+        collection.find().to_arrow()
