@@ -21,20 +21,15 @@ from connectome_dagster.errors import (
     NoMatch,
     OutcomeUnknown,
     RequestRejected,
-    RowsRejected,
 )
 from connectome_dagster.frames.plain import plain_documents
 from connectome_dagster.transfer.compare import changed_fields
 from connectome_dagster.transfer.current import Current
 from connectome_dagster.transfer.known import Known
-from connectome_dagster.transfer.load import (
-    MAX_REJECTED,
-    MAX_WAIT_SECONDS,
-    REASON_CHARACTERS,
-    REASONS_SHOWN,
-)
+from connectome_dagster.transfer.load import MAX_WAIT_SECONDS
 from connectome_dagster.transfer.passes import Passes
 from connectome_dagster.transfer.readback import PAUSES
+from connectome_dagster.transfer.refusals import Refusals
 from connectome_dagster.transfer.sending import send_all
 from connectome_dagster.transfer.target import Tally, Target
 
@@ -67,14 +62,14 @@ class Updates:
 
     Attributes:
         updated: how many documents were.
-        rejected: rows that the service refuses, with its reasons.
+        refusals: rows that the service refuses.
     """
 
     def __init__(
         self, target: Target, tally: Tally, passes: Passes, known: Known, current: Current
     ) -> None:
         self.updated = 0
-        self.rejected: list[tuple[int, str]] = []
+        self.refusals = Refusals("sync", "updatewithupsert", target.collection)
         self._target = target
         self._tally = tally
         self._passes = passes
@@ -171,7 +166,7 @@ class Updates:
             self._tally.add_unanswered(call)
             if refusal.status not in _ABOUT_THE_ROW:
                 raise
-            self._reject(change.row, refusal)
+            self.refusals.add(change.row, refusal)
             return None
         self._tally.add(answer)
         if self._target.verify == "always":
@@ -204,33 +199,6 @@ class Updates:
         with self._lock:
             self.updated += 1
             self._tally.rows += 1
-
-    def _reject(self, row: int, refusal: RequestRejected) -> None:
-        reason = f"status {refusal.status}: {refusal.body or str(refusal)}"[:REASON_CHARACTERS]
-        with self._lock:
-            self.rejected.append((row, reason))
-            too_many = len(self.rejected) > MAX_REJECTED
-        if too_many:
-            raise rows_rejected(
-                self._target,
-                self.rejected,
-                f"these are more than {MAX_REJECTED}: the rest was not sent",
-            )
-
-
-def rows_rejected(target: Target, refused: Sequence[tuple[int, str]], what: str) -> RowsRejected:
-    """The error for refused rows, which tells some of them."""
-    rejected = sorted(refused)
-    shown = "; ".join(f"row {row}: {reason}" for row, reason in rejected[:REASONS_SHOWN])
-    more = len(rejected) - REASONS_SHOWN
-    others = f"; and {more} more" if more > 0 else ""
-    return RowsRejected(
-        f"sync in collection {target.collection!r}: the service refuses {len(rejected)} rows "
-        f"({shown}{others}); {what}",
-        rows=rejected,
-        verb="batchwrite",
-        collection=target.collection,
-    )
 
 
 def decoded(lines: Sequence[bytes]) -> list[dict[str, Any]]:

@@ -23,7 +23,6 @@ from connectome_dagster.errors import (
     OutcomeUnknown,
     PayloadTooLarge,
     RequestRejected,
-    RowsRejected,
 )
 from connectome_dagster.frames.plain import plain_documents
 from connectome_dagster.transfer.batches import RowBatch
@@ -31,16 +30,10 @@ from connectome_dagster.transfer.contents import same_content
 from connectome_dagster.transfer.copies import leave_one
 from connectome_dagster.transfer.identity import attempt
 from connectome_dagster.transfer.readback import PAUSES, note_of, read
+from connectome_dagster.transfer.refusals import Refusals
 from connectome_dagster.transfer.run import Run
 from connectome_dagster.transfer.sending import saying, send_all
 from connectome_dagster.transfer.target import Tally, Target
-
-# Refused rows that are told one by one; a service that refuses more refuses the whole.
-MAX_REJECTED = 1000
-
-# Of a service's own reason, and of the message that tells all of them, so much is kept.
-REASON_CHARACTERS = 300
-REASONS_SHOWN = 5
 
 # What a refusal that may be about one document of many has for a status.
 _ABOUT_DOCUMENTS = (400, 409, 422)
@@ -89,7 +82,7 @@ class Load:
 
     Attributes:
         unchanged: rows that were there before.
-        rejected: rows that the service refuses, with its reasons.
+        refusals: rows that the service refuses.
         rejected_keys: their keys.
     """
 
@@ -103,7 +96,7 @@ class Load:
         compare: bool = False,
     ) -> None:
         self.unchanged = 0
-        self.rejected: list[tuple[int, str]] = []
+        self.refusals = Refusals("insert", "batchwrite", target.collection)
         self.rejected_keys: list[str] = []
         self._target = target
         self._tally = tally
@@ -134,18 +127,6 @@ class Load:
         concurrency = self._target.concurrency
         load = self._load or None
         send_all(self._deliver, batches, lambda each: each.shown, concurrency, self._tally, load)
-
-    def check_rejected(self, on_reject: str) -> tuple[tuple[int, str], ...]:
-        """Return the refused rows in their order.
-
-        Raises:
-            RowsRejected: there are some, and `on_reject` is not `"skip"`.
-        """
-        rejected = tuple(sorted(self.rejected))
-        if rejected and on_reject != "skip":
-            raise self._rows_rejected("all others are there: mend them and run it again, or pass"
-                                      " on_reject='skip' to go on without them")  # fmt: skip
-        return rejected
 
     def _deliver(self, batch: RowBatch) -> None:
         waiting = [_Sending(batch)]
@@ -389,29 +370,9 @@ class Load:
             self.unchanged += rows if unchanged else 0
 
     def _reject(self, batch: RowBatch, refusal: RequestRejected) -> None:
-        reason = refusal.body or str(refusal)
         with self._lock:
-            told = f"status {refusal.status}: {reason}"[:REASON_CHARACTERS]
-            self.rejected.append((batch.rows[0], told))
             self.rejected_keys += batch.texts
-            too_many = len(self.rejected) > MAX_REJECTED
-        if too_many:
-            raise self._rows_rejected(
-                f"these are more than {MAX_REJECTED}, so that the rest was not sent"
-            )
-
-    def _rows_rejected(self, what: str) -> RowsRejected:
-        rejected = sorted(self.rejected)
-        shown = "; ".join(f"row {row}: {reason}" for row, reason in rejected[:REASONS_SHOWN])
-        more = len(rejected) - REASONS_SHOWN
-        others = f"; and {more} more" if more > 0 else ""
-        return RowsRejected(
-            f"batchwrite of collection {self._target.collection!r}: the service refuses "
-            f"{len(rejected)} rows ({shown}{others}); {what}",
-            rows=rejected,
-            verb="batchwrite",
-            collection=self._target.collection,
-        )
+        self.refusals.add(batch.rows[0], refusal)
 
     def _check_ids(self, batch: RowBatch) -> None:
         """Find out, once, whether an `_id` that was sent is the one that is there (U3)."""

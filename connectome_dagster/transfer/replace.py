@@ -79,9 +79,9 @@ def replace(
     loading = Load(target, tally, run, as_ids=as_ids_of(target, form), compare=True)
     with adding(_NOTHING_DELETED, tally):
         loading.insert(chain([first], batches))
-        rejected = loading.check_rejected(on_reject)
+        rejected = loading.refusals.check(on_reject)
         if not tally.rows and empty != "delete":
-            loading.check_rejected("fail")
+            loading.refusals.check("fail")
     _Replacing(target, tally, run, where, keys, loading.rejected_keys).finish()
     return tally.report(
         target,

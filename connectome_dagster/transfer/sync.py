@@ -20,7 +20,7 @@ from connectome_dagster.errors import ConfigurationError, OutcomeUnknown
 from connectome_dagster.frames.encoding import DEFAULT_ENCODING, Encoding
 from connectome_dagster.frames.plain import plain_documents
 from connectome_dagster.transfer.batches import RowBatch, gather
-from connectome_dagster.transfer.changes import Updates, decoded, rows_rejected
+from connectome_dagster.transfer.changes import Updates, decoded
 from connectome_dagster.transfer.compare import value_digests
 from connectome_dagster.transfer.current import Current, both
 from connectome_dagster.transfer.identity import ID_BYTES, attempt, attempt_token, load_id
@@ -29,6 +29,7 @@ from connectome_dagster.transfer.known import Known
 from connectome_dagster.transfer.load import Load
 from connectome_dagster.transfer.passes import Passes
 from connectome_dagster.transfer.readback import PAUSES
+from connectome_dagster.transfer.refusals import Refusals
 from connectome_dagster.transfer.report import WriteReport
 from connectome_dagster.transfer.rows import Frame
 from connectome_dagster.transfer.run import Run
@@ -67,14 +68,8 @@ def sync(
         updates = Updates(target, tally, passes, known, current)
         updates.run()
         deleted = current.delete_surplus() if delete_missing else 0
-    rejected = tuple(sorted((*new.rejected, *updates.rejected)))
-    if rejected and on_reject != "skip":
-        raise rows_rejected(
-            target,
-            rejected,
-            "all others are as they should be: mend them and run it again, or pass "
-            "on_reject='skip' to go on without them",
-        )
+    updates.refusals.join(new.refusals)
+    rejected = updates.refusals.check(on_reject)
     return tally.report(
         target,
         "sync",
@@ -149,7 +144,7 @@ class _New:
     Attributes:
         load: the load id.
         inserted: how many rows were.
-        rejected: rows that the service refuses, with its reasons.
+        refusals: rows that the service refuses.
     """
 
     def __init__(
@@ -163,7 +158,7 @@ class _New:
     ) -> None:
         self.load = load
         self.inserted = 0
-        self.rejected: list[tuple[int, str]] = []
+        self.refusals = Refusals("sync", "batchwrite", target.collection)
         self._target = target
         self._tally = tally
         self._passes = passes
@@ -201,7 +196,7 @@ class _New:
         loading = Load(target, self._tally, run, as_ids=as_ids)
         loading.insert(self._batches(run, as_ids))
         self.inserted = loading.inserted
-        self.rejected = loading.rejected
+        self.refusals = loading.refusals
         if run is not None and self.inserted:
             self._check_inserted(run, as_ids)
 

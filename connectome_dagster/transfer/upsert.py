@@ -7,7 +7,6 @@ creating two documents at the same time.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -23,7 +22,6 @@ from connectome_dagster.errors import (
     DuplicateKeys,
     OutcomeUnknown,
     RequestRejected,
-    RowsRejected,
 )
 from connectome_dagster.frames.encoding import DEFAULT_ENCODING, Encoding
 from connectome_dagster.frames.plain import plain_documents
@@ -31,13 +29,9 @@ from connectome_dagster.transfer.contents import same_content
 from connectome_dagster.transfer.cursor import ID
 from connectome_dagster.transfer.key_forms import are_object_ids, check_found
 from connectome_dagster.transfer.keys import DistinctKeys, KeyColumns, KeyedRow
-from connectome_dagster.transfer.load import (
-    MAX_REJECTED,
-    MAX_WAIT_SECONDS,
-    REASON_CHARACTERS,
-    REASONS_SHOWN,
-)
+from connectome_dagster.transfer.load import MAX_WAIT_SECONDS
 from connectome_dagster.transfer.readback import PAUSES, read
+from connectome_dagster.transfer.refusals import Refusals
 from connectome_dagster.transfer.report import Guarantee, WriteReport
 from connectome_dagster.transfer.rows import Frame, batches_of, count_of, is_in_memory
 from connectome_dagster.transfer.sending import send_all
@@ -89,7 +83,7 @@ def upsert(
         upserts = _Upserts(target, tally)
         every = (row for chunk in rows.again() for row in chunk)
         send_all(upserts.deliver, every, _shown, target.concurrency, tally)
-    rejected = upserts.check_rejected(on_reject)
+    rejected = upserts.refusals.check(on_reject)
     written = tally.rows + len(rejected)
     if written != rows.total:
         raise ConfigurationError(
@@ -160,8 +154,7 @@ class _Upserts:
         self._tally = tally
         # In the key of every request: the same values may be meant again tomorrow.
         self._run = f"{target.random_bits(64):016x}"
-        self._rejected: list[tuple[int, str]] = []
-        self._lock = threading.Lock()
+        self.refusals = Refusals("upsert", "updatewithupsert", target.collection)
 
     def deliver(self, row: KeyedRow) -> None:
         """Send a row until it is known to be there, or known not to be wanted."""
@@ -170,7 +163,7 @@ class _Upserts:
             last = attempt == self._target.max_attempts
             if isinstance(trouble, RequestRejected):
                 if trouble.status != _CONFLICT or last:
-                    self._reject(row, trouble)
+                    self.refusals.add(row.row, trouble)
                     return
             elif self._is_there(row, trouble):
                 break
@@ -269,41 +262,6 @@ class _Upserts:
             "the same time, and no unique index kept them from that. Remove all but one, then run "
             "the upsert again",
             keys=[_values(row)],
-        )
-
-    def _reject(self, row: KeyedRow, refusal: RequestRejected) -> None:
-        reason = f"status {refusal.status}: {refusal.body or str(refusal)}"[:REASON_CHARACTERS]
-        with self._lock:
-            self._rejected.append((row.row, reason))
-            too_many = len(self._rejected) > MAX_REJECTED
-        if too_many:
-            raise self._rows_rejected(
-                f"these are more than {MAX_REJECTED}, so that the rest was not sent"
-            )
-
-    def check_rejected(self, on_reject: str) -> tuple[tuple[int, str], ...]:
-        """Return the refused rows in their order.
-
-        Raises:
-            RowsRejected: there are some, and `on_reject` is not `"skip"`.
-        """
-        if self._rejected and on_reject != "skip":
-            raise self._rows_rejected(
-                "all others are written: mend them and run it again, or pass on_reject='skip' to "
-                "go on without them"
-            )
-        return tuple(sorted(self._rejected))
-
-    def _rows_rejected(self, what: str) -> RowsRejected:
-        rejected = sorted(self._rejected)
-        shown = "; ".join(f"row {row}: {reason}" for row, reason in rejected[:REASONS_SHOWN])
-        more = len(rejected) - REASONS_SHOWN
-        return RowsRejected(
-            f"updatewithupsert of collection {self._target.collection!r}: the service refuses "
-            f"{len(rejected)} rows ({shown}{f'; and {more} more' if more > 0 else ''}); {what}",
-            rows=rejected,
-            verb="updatewithupsert",
-            collection=self._target.collection,
         )
 
 

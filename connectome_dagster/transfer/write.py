@@ -59,7 +59,7 @@ def append(
     if first is not None:
         with adding(_AGAIN, tally) if lasting else nullcontext():
             loading.insert(chain([first], batches))
-    rejected = loading.check_rejected(on_reject)
+    rejected = loading.refusals.check(on_reject)
     return tally.report(
         target,
         "append",

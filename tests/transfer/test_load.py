@@ -21,7 +21,7 @@ from connectome_dagster.errors import (
     RowsRejected,
 )
 from connectome_dagster.local.faults import Fault
-from connectome_dagster.transfer import load as loading
+from connectome_dagster.transfer import refusals
 from connectome_dagster.transfer.load import stated_count
 from tests.api.scripted import Step, answer, reset, serving
 from tests.transfer.conftest import Local, Open
@@ -379,7 +379,7 @@ class TestRefusals:
     def test_a_service_that_refuses_everything_is_not_asked_for_ever(
         self, local: Local, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(loading, "MAX_REJECTED", 3)
+        monkeypatch.setattr(refusals, "MAX_REJECTED", 3)
         local.server.faults.add("error", verb="batchwrite", status=400)
         things = local.collection(concurrency=1)
         with pytest.raises(RowsRejected, match="more than 3, so that the rest was not sent"):

@@ -26,7 +26,7 @@ from connectome_dagster.errors import (
 )
 from connectome_dagster.frames.encoding import Encoding
 from connectome_dagster.transfer import keys as keys_module
-from connectome_dagster.transfer import upsert as upsert_module
+from connectome_dagster.transfer import refusals
 from connectome_dagster.transfer.upsert import matched
 from tests.api.scripted import Request, Step, answer, hang_up, reset, serving, stall
 from tests.transfer.conftest import Local, Open
@@ -504,7 +504,7 @@ def test_a_conflict_with_another_writer_is_tried_again(local: Local) -> None:
 def test_a_service_that_refuses_everything_is_not_asked_for_ever(
     open_collection: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upsert_module, "MAX_REJECTED", 5)
+    monkeypatch.setattr(refusals, "MAX_REJECTED", 5)
     with serving(answer(422)) as server:
         with pytest.raises(RowsRejected, match="more than 5") as caught:
             open_collection(server.base_url, concurrency=1).upsert(ROWS, on=["sku"])
